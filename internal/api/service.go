@@ -1,0 +1,196 @@
+// Package api is the HTTP face of ferry: handlers, OpenAPI, and the one table from error to status.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// Service is what the handlers call. app implements it; tests use a fake. Methods are safe for concurrent use, honour
+// their context, and return an *Error where a caller can be told more than "internal error".
+type Service interface {
+	// Process runs the pipeline for one fetch, without a cursor, and returns once every result is durable.
+	Process(ctx context.Context, pipeline string) (Processed, error)
+	// Push carries records from a request's body through the pipeline's transform. Every record is durable, filtered
+	// or dead-lettered (durably) when it returns.
+	Push(ctx context.Context, pipeline, contentType string, body []byte) (Pushed, error)
+	// Preview reads the first page from the saved cursor (or the given one), transforms it, and publishes nothing.
+	Preview(ctx context.Context, pipeline string, req PreviewRequest) (Preview, error)
+
+	Pipelines(ctx context.Context) ([]Pipeline, error)
+	Pipeline(ctx context.Context, name string) (Pipeline, error)
+	// StartRun starts a run, or finds the one under way (started is false then).
+	StartRun(ctx context.Context, pipeline string) (run Run, started bool, err error)
+	Run(ctx context.Context, id string) (Run, error)
+	// WaitRun returns when the run has ended or the context does, with the run as it then is.
+	WaitRun(ctx context.Context, id string) (Run, error)
+	// CancelRun asks a run to stop at the next commit.
+	CancelRun(ctx context.Context, id string) (Run, error)
+	// Runs lists the newest first; pipeline "" means all.
+	Runs(ctx context.Context, pipeline string, limit int) ([]Run, error)
+	Pause(ctx context.Context, pipeline string) (Pipeline, error)
+	Resume(ctx context.Context, pipeline string) (Pipeline, error)
+
+	Cursor(ctx context.Context, pipeline string) (Cursor, error)
+	// SetCursor replaces the cursor; a nil value resets it to the beginning. A run under way is fenced.
+	SetCursor(ctx context.Context, pipeline string, value json.RawMessage) (Cursor, error)
+
+	Topics(ctx context.Context) ([]Topic, error)
+	Topic(ctx context.Context, topic string) (Topic, error)
+	Browse(ctx context.Context, topic string, from int64, limit int) ([]Record, error)
+	Receive(ctx context.Context, topic string, limit int, wait time.Duration) ([]Delivery, error)
+	Ack(ctx context.Context, topic string, receipts []string) error
+	Nack(ctx context.Context, topic string, receipts []string) error
+
+	Dead(ctx context.Context, pipeline string, from int64, limit int) ([]DeadLetter, error)
+	// Replay sends dead letters through the pipeline again: those at the given positions, or all when none is given.
+	Replay(ctx context.Context, pipeline string, positions []int64) (Replayed, error)
+
+	// Subscribe gives live updates until the context ends. A slow reader loses updates, never blocks the service.
+	Subscribe(ctx context.Context) <-chan Update
+	// Ready returns nil when requests can be served, otherwise why not.
+	Ready(ctx context.Context) error
+}
+
+// Processed is the answer's data: one JSON value, or an array of them when the fetch gave several.
+type Processed struct {
+	Data      json.RawMessage
+	Published int
+	Filtered  int
+	Dead      int
+}
+
+// Pushed counts what became of pushed records: read = published + filtered + dead.
+type Pushed struct {
+	Pipeline   string   `json:"pipeline"`
+	Read       int      `json:"read" doc:"Records in the body."`
+	Published  int      `json:"published" doc:"Records that gave at least one result, durable in the queue."`
+	RecordsOut int      `json:"records_out" doc:"Results published; more than published when a map gives several."`
+	Filtered   int      `json:"filtered"`
+	Dead       int      `json:"dead"`
+	IDs        []string `json:"ids" doc:"Ids of the published results, in order."`
+}
+
+// PreviewRequest asks for a dry run. Nil fields mean what the configuration says.
+type PreviewRequest struct {
+	Cursor    json.RawMessage   `json:"cursor,omitempty" doc:"Read from here instead of the saved cursor; null reads from the beginning."`
+	Transform []json.RawMessage `json:"transform,omitempty" doc:"Steps to try instead of the configured ones."`
+	Limit     int               `json:"limit,omitempty" minimum:"1" maximum:"100" doc:"Most records to show (20)."`
+}
+
+// Preview is what a run would do with the first page.
+type Preview struct {
+	Pipeline string          `json:"pipeline"`
+	Request  string          `json:"request" doc:"Method and address asked, without secrets."`
+	Records  []PreviewRecord `json:"records"`
+	Read     int             `json:"read" doc:"Records in the page."`
+	Next     json.RawMessage `json:"next,omitempty" doc:"Cursor after this page."`
+	End      bool            `json:"end" doc:"Whether this page is the last."`
+}
+
+// PreviewRecord is one record before and after.
+type PreviewRecord struct {
+	ID      string            `json:"id"`
+	Key     string            `json:"key,omitempty"`
+	Before  json.RawMessage   `json:"before"`
+	After   []json.RawMessage `json:"after"`
+	Outcome string            `json:"outcome" enum:"published,filtered,dead"`
+	Reason  string            `json:"reason,omitempty"`
+}
+
+// Pipeline is a pipeline's state.
+type Pipeline struct {
+	Name     string     `json:"name"`
+	Topic    string     `json:"topic"`
+	State    string     `json:"state" enum:"idle,running,paused,failing" doc:"failing: the last run failed."`
+	Reason   string     `json:"reason,omitempty" doc:"Why the last run ended as it did, or why the pipeline waits."`
+	Schedule string     `json:"schedule,omitempty" example:"every 5m0s"`
+	NextRun  *time.Time `json:"next_run,omitempty"`
+	LastRun  *Run       `json:"last_run,omitempty"`
+	Counters Counters   `json:"counters" doc:"Sums over this process's runs and requests."`
+}
+
+// Counters of invariant 5: read = published + filtered + seen + dead.
+type Counters struct {
+	Pages      int64 `json:"pages"`
+	Read       int64 `json:"read"`
+	Published  int64 `json:"published"`
+	Filtered   int64 `json:"filtered"`
+	Seen       int64 `json:"seen"`
+	Dead       int64 `json:"dead"`
+	RecordsOut int64 `json:"records_out" doc:"Results published; differs from published when a map gives several."`
+}
+
+// Run is one execution of a pipeline.
+type Run struct {
+	ID       string `json:"run"`
+	Pipeline string `json:"pipeline"`
+	Trigger  string `json:"trigger" enum:"request,schedule,webhook,cli"`
+	Status   string `json:"status" enum:"running,succeeded,failed,rate_limited,stalled,fenced,cancelled" doc:"running until it ends"`
+	Reason   string `json:"reason,omitempty"`
+	Counters
+	Started      time.Time  `json:"started"`
+	Ended        *time.Time `json:"ended,omitempty"`
+	LastProgress time.Time  `json:"last_progress"`
+	Seconds      float64    `json:"seconds"`
+	RetryAt      *time.Time `json:"retry_at,omitempty" doc:"When the upstream said to come back."`
+	TotalHint    int64      `json:"total_hint,omitempty" doc:"How many records the upstream says there are; 0 when unknown."`
+}
+
+// Cursor is a pipeline's saved progress.
+type Cursor struct {
+	Pipeline string          `json:"pipeline"`
+	Cursor   json.RawMessage `json:"cursor" doc:"Opaque; null means the beginning."`
+}
+
+// Topic is a topic's state.
+type Topic struct {
+	Topic   string `json:"topic"`
+	Records int64  `json:"records"`
+	Waiting int64  `json:"waiting" doc:"Not acknowledged yet by POST …/ack."`
+	Bytes   int64  `json:"bytes"`
+	First   int64  `json:"first"`
+	Last    int64  `json:"last"`
+}
+
+// Record is a record as it lies in a topic: the shape of `ferry tail --json` too.
+type Record struct {
+	ID       string            `json:"id"`
+	Topic    string            `json:"topic"`
+	Position int64             `json:"position"`
+	Time     time.Time         `json:"time"`
+	Headers  map[string]string `json:"headers"`
+	Data     json.RawMessage   `json:"data"`
+}
+
+// Delivery is a record taken by receive.
+type Delivery struct {
+	Record
+	Receipt string `json:"receipt"`
+	Attempt int    `json:"attempt"`
+}
+
+// DeadLetter is a record that could not go on.
+type DeadLetter struct {
+	Record
+	Reason string `json:"reason"`
+	Stage  string `json:"stage"`
+	Run    string `json:"run,omitempty"`
+}
+
+// Replayed counts what became of replayed dead letters.
+type Replayed struct {
+	Pipeline  string `json:"pipeline"`
+	Read      int    `json:"read"`
+	Published int    `json:"published"`
+	Filtered  int    `json:"filtered"`
+	Dead      int    `json:"dead" doc:"Still dead: they are back among the dead letters with the new reason."`
+}
+
+// Update is one live update: a run or a pipeline that has changed.
+type Update struct {
+	Type     string    `json:"type" enum:"run,pipeline"`
+	Run      *Run      `json:"run,omitempty"`
+	Pipeline *Pipeline `json:"pipeline,omitempty"`
+}
