@@ -1,0 +1,148 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"ferry/internal/queue"
+	"ferry/internal/record"
+)
+
+// errWriterDone ends the reading when the committing has ended.
+var errWriterDone = errors.New("committing has ended")
+
+// Progress is what a run tells while it goes on. It is called after every commit and every page, from one goroutine.
+type Progress func(Counters)
+
+// Run reads from the saved cursor to the end of the source's data and commits everything on the way: the next page is
+// fetched while this one is transformed and committed. It returns what was counted, also beside an error; what was
+// committed before the error stays committed, and the next run goes on from there.
+//
+// Errors: queue.ErrFenced when another run has taken over; the context's cause when it ended (what was read by then is
+// committed first, for at most CommitTimeout); otherwise the source's or the queue's error.
+func (p *Pipeline) Run(ctx context.Context, c Context, progress Progress) (Counters, error) {
+	w, err := p.openWriter(ctx)
+	if err != nil {
+		return Counters{}, err
+	}
+	r := &run{Pipeline: p, writer: w, headers: p.headers(c), progress: progress, buffer: semaphore.NewWeighted(int64(p.cfg.Buffer))}
+	err = r.walk(ctx)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if cerr := w.Close(closing); cerr != nil && err == nil {
+		err = fmt.Errorf("close writer: %w", cerr)
+	}
+	return r.sum, err
+}
+
+func (p *Pipeline) openWriter(ctx context.Context) (w queue.Writer, err error) {
+	err = p.patiently(ctx, func(ctx context.Context) error {
+		w, err = p.cfg.Queue.OpenWriter(ctx, p.cfg.Name, p.cfg.Topic)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open writer: %w", err)
+	}
+	return w, nil
+}
+
+// run is one run under way: a reader, a transformer and a committer, each a goroutine, with records walking down.
+type run struct {
+	*Pipeline
+	writer   queue.Writer
+	headers  []record.Header
+	progress Progress
+	buffer   *semaphore.Weighted // bytes of parts between reader and committer
+
+	sum Counters // owned by the committer
+}
+
+func (r *run) walk(ctx context.Context) error {
+	parts := make(chan record.Part, 1)
+	cargos := make(chan *cargo, 1)
+
+	// Reading and transforming end at once with ctx; committing goes on until what they handed over is durable.
+	reading, stopReading := context.WithCancelCause(ctx)
+	defer stopReading(nil)
+	var g errgroup.Group
+	var readErr error
+	g.Go(func() error {
+		defer close(parts)
+		readErr = r.read(reading, r.writer.Cursor(), parts)
+		return nil
+	})
+	g.Go(func() error {
+		defer close(cargos)
+		for part := range parts {
+			c, err := r.load(reading, part, r.headers)
+			if err != nil { // only when reading has ended
+				r.release(part)
+				for part := range parts {
+					r.release(part)
+				}
+				return nil
+			}
+			cargos <- c
+		}
+		return nil
+	})
+	commitErr := r.commitAll(ctx, cargos)
+	stopReading(errWriterDone)
+	for c := range cargos {
+		r.release(c.part)
+	}
+	_ = g.Wait() // its functions return nil
+	if commitErr != nil {
+		return commitErr
+	}
+	return readErr
+}
+
+// read hands over part after part until the source's end.
+func (r *run) read(ctx context.Context, cursor record.Cursor, parts chan<- record.Part) error {
+	for {
+		done, empty := false, true
+		for part, err := range r.cfg.Source.Read(ctx, cursor) {
+			if err != nil {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				return fmt.Errorf("read source: %w", err)
+			}
+			empty = false
+			r.at("fetched")
+			if err := r.buffer.Acquire(ctx, r.weightOf(part)); err != nil {
+				return context.Cause(ctx)
+			}
+			select {
+			case parts <- part:
+			case <-ctx.Done():
+				r.release(part)
+				return context.Cause(ctx)
+			}
+			cursor = part.After(len(part.Records))
+			done = part.End
+		}
+		if done {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if empty {
+			return errors.New("read source: it gave neither a part nor an error")
+		}
+	}
+}
+
+// weightOf is what a part takes of the buffer: a part larger than all of it passes alone.
+func (r *run) weightOf(part record.Part) int64 {
+	return int64(min(max(part.Bytes, 1), r.cfg.Buffer))
+}
+
+func (r *run) release(part record.Part) { r.buffer.Release(r.weightOf(part)) }
