@@ -2,15 +2,16 @@
 // structs gives the loader, the JSON Schema, the environment variables and docs/configuration.md.
 //
 // Struct tags: `yaml` names the key, `doc` is its one-line documentation, `default` its default as it would be typed,
-// `example` a value for the reference, `enum` the words allowed (a|b|c), `min` and `max` bounds as typed.
+// `example` a value for the reference, `enum` the words allowed (a|b|c), `min` and `max` bounds as typed, `required`
+// that it cannot be left out, `check` the check its value goes through (see Options.Checks and check.go).
 package config
 
 // Config is the whole of ferry's configuration. Load gives one that is complete and checked.
 type Config struct {
 	Env       string              `yaml:"env" default:"dev" enum:"dev|prod" doc:"How strict to be. In prod, listening beyond loopback needs API keys, and the demonstration pipeline is off."`
-	Listen    string              `yaml:"listen" default:"127.0.0.1:8080" doc:"Address of the HTTP API."`
-	Queue     URL                 `yaml:"queue" default:"embedded:" example:"nats://127.0.0.1:4222" doc:"The message queue: embedded: or nats://host,host."`
-	State     URL                 `yaml:"state" default:"embedded:" doc:"Where leases, pauses and run history are kept, and cursors where the queue cannot hold them."`
+	Listen    string              `yaml:"listen" default:"127.0.0.1:8080" check:"listen" doc:"Address of the HTTP API."`
+	Queue     URL                 `yaml:"queue" default:"embedded:" check:"queue" example:"nats://127.0.0.1:4222" doc:"The message queue: embedded: or nats://host,host."`
+	State     URL                 `yaml:"state" default:"embedded:" check:"state" doc:"Where leases, pauses and run history are kept, and cursors where the queue cannot hold them."`
 	Data      string              `yaml:"data" default:"./data" doc:"Folder of the embedded queue and state. One process holds it at a time."`
 	Auth      Auth                `yaml:"auth" doc:"Who may call the API: none, or keys. Absent: anybody on loopback."`
 	Server    Server              `yaml:"server" doc:"Limits of the HTTP server."`
@@ -19,6 +20,11 @@ type Config struct {
 	Debug     Debug               `yaml:"debug" doc:"For people who look inside."`
 	Defaults  Defaults            `yaml:"defaults" doc:"Values for every pipeline that does not set its own."`
 	Pipelines map[string]Pipeline `yaml:"pipelines" doc:"The pipelines by name (letters, digits, - and _)."`
+
+	// Warnings are what a person should know without it being an error, such as a FERRY_ variable that means nothing.
+	Warnings []string `yaml:"-"`
+	// Files are the files that were read, for those who watch them: the configuration, .env, ${file:…}, schemas.
+	Files []string `yaml:"-"`
 }
 
 // Auth guards the API. The word none is the same as {none: true}.
@@ -45,7 +51,7 @@ type Server struct {
 	InFlight       int      `yaml:"in_flight" default:"1024" min:"1" doc:"Requests worked on at once; more are answered 503 with Retry-After."`
 	Grace          Duration `yaml:"grace" default:"25s" doc:"After SIGTERM: time for requests and runs to end."`
 	DrainDelay     Duration `yaml:"drain_delay" default:"0s" doc:"After SIGTERM: time between readyz turning red and the listener closing, for load balancers to notice."`
-	PublicURL      string   `yaml:"public_url" doc:"Address under which callers reach this service, when it is not the one they typed (behind a proxy)."`
+	PublicURL      string   `yaml:"public_url" check:"http" example:"https://ferry.example.com" doc:"Address under which callers reach this service, when it is not the one they typed (behind a proxy)."`
 }
 
 // Log says what is logged and how.
@@ -56,13 +62,13 @@ type Log struct {
 
 // Trace sends OpenTelemetry traces over OTLP/HTTP.
 type Trace struct {
-	Endpoint URL     `yaml:"endpoint" example:"http://127.0.0.1:4318" doc:"OTLP/HTTP address of a collector. Empty: no traces leave. OTEL_EXPORTER_OTLP_ENDPOINT works too."`
+	Endpoint URL     `yaml:"endpoint" check:"http" example:"http://127.0.0.1:4318" doc:"OTLP/HTTP address of a collector. Empty: no traces leave. OTEL_EXPORTER_OTLP_ENDPOINT works too."`
 	Sample   float64 `yaml:"sample" default:"1" min:"0" max:"1" doc:"Share of requests and runs that are traced when the caller has not decided."`
 }
 
 // Debug opens doors for people who look inside.
 type Debug struct {
-	Listen string `yaml:"listen" example:"127.0.0.1:6060" doc:"Loopback address for pprof. Empty: off."`
+	Listen string `yaml:"listen" check:"loopback" example:"127.0.0.1:6060" doc:"Loopback address for pprof. Empty: off."`
 }
 
 // Defaults are values for every pipeline that does not set its own.
@@ -74,10 +80,10 @@ type Defaults struct {
 type Pipeline struct {
 	Source    Source   `yaml:"source" doc:"The HTTP API to read." required:"true"`
 	Transform []Step   `yaml:"transform" doc:"Steps that each record walks through, in order."`
-	Topic     string   `yaml:"topic" doc:"Where records go in the queue. Absent: the pipeline's name."`
+	Topic     string   `yaml:"topic" check:"topic" doc:"Where records go in the queue. Absent: the pipeline's name."`
 	Every     Duration `yaml:"every" example:"5m" min:"1s" doc:"Run this often, counted from start to start."`
-	Cron      string   `yaml:"cron" example:"0 6 * * *" doc:"Run at these times: five fields, or @hourly, @daily, …"`
-	Timezone  string   `yaml:"timezone" default:"UTC" example:"Europe/Berlin" doc:"Time zone of cron."`
+	Cron      string   `yaml:"cron" check:"cron" example:"0 6 * * *" doc:"Run at these times: five fields, or @hourly, @daily, …"`
+	Timezone  string   `yaml:"timezone" check:"timezone" default:"UTC" example:"Europe/Berlin" doc:"Time zone of cron."`
 	Jitter    Duration `yaml:"jitter" default:"0s" doc:"Start each scheduled run up to this much later, at random."`
 	Missed    string   `yaml:"missed" default:"once" enum:"once|skip" doc:"Ticks missed while ferry was down: run once at the start, or skip them."`
 	Timeout   Duration `yaml:"timeout" default:"6h" doc:"Longest time for one run."`
@@ -96,7 +102,7 @@ type Commit struct {
 
 // Step is one step of a transform: exactly one of its keys is set.
 type Step struct {
-	Where  string `yaml:"where" example:".status != \"draft\"" doc:"jq: records for which this is false or null are filtered out."`
-	Map    string `yaml:"map" example:"{id, total: .amount}" doc:"jq: each result takes the record's place. No result filters it out."`
-	Schema string `yaml:"schema" example:"schemas/order.json" doc:"JSON Schema file, beside the configuration file; a record that breaks it is a dead letter."`
+	Where  string `yaml:"where" check:"jq" example:".status != \"draft\"" doc:"jq: records for which this is false or null are filtered out."`
+	Map    string `yaml:"map" check:"jq" example:"{id, total: .amount}" doc:"jq: each result takes the record's place. No result filters it out."`
+	Schema string `yaml:"schema" check:"schema" example:"schemas/order.json" doc:"JSON Schema file, beside the configuration file; a record that breaks it is a dead letter."`
 }

@@ -2,18 +2,18 @@ package config
 
 // Source is an HTTP API read page by page.
 type Source struct {
-	Base        string            `yaml:"base" example:"https://api.example.com" doc:"Start of every address. get and post may also be whole addresses."`
+	Base        string            `yaml:"base" check:"base" example:"https://api.example.com" doc:"Start of every address. get and post may also be whole addresses."`
 	Get         string            `yaml:"get" example:"/v1/orders" doc:"Path to GET."`
 	Post        string            `yaml:"post" doc:"Path to POST, with body."`
 	Body        Body              `yaml:"body" doc:"Body of the POST: a mapping is sent as JSON, a text as it is."`
-	Query       map[string]string `yaml:"query" doc:"Query parameters."`
+	Query       Params            `yaml:"query" doc:"Query parameters."`
 	Headers     map[string]Secret `yaml:"headers" doc:"Request headers. Their values are kept out of logs."`
 	Auth        SourceAuth        `yaml:"auth" doc:"How to log in: none, bearer, basic, api_key or oauth2."`
 	Format      string            `yaml:"format" default:"auto" enum:"auto|json|ndjson" doc:"What the body holds. auto goes by its content type."`
-	Records     string            `yaml:"records" example:".data[]" doc:"jq path to the records in a page. Absent: found by itself (the array at the top, or the only array of objects in the top object, or the value itself)."`
-	Key         string            `yaml:"key" example:".id" doc:"jq path to a record's key. Absent: the content is the key."`
+	Records     string            `yaml:"records" check:"jqpath" example:".data[]" doc:"jq path to the records in a page. Absent: found by itself (the array at the top, or the only array of objects in the top object, or the value itself)."`
+	Key         string            `yaml:"key" check:"jqpath" example:".id" doc:"jq path to a record's key. Absent: the content is the key."`
 	Paginate    Paginate          `yaml:"paginate" doc:"How pages follow each other: none, auto, link_header, next_url, cursor, page or offset."`
-	Stop        string            `yaml:"stop" example:".has_more == false" doc:"jq on the page: true ends the reading after this page, beside any pagination."`
+	Stop        string            `yaml:"stop" check:"jq" example:".has_more == false" doc:"jq on the page: true ends the reading after this page, beside any pagination."`
 	MaxPages    int               `yaml:"max_pages" min:"0" doc:"End the run after this many pages; the next run goes on from there. 0: no limit."`
 	Incremental *Incremental      `yaml:"incremental" doc:"Ask only for what is new since the last run."`
 	Rate        Rate              `yaml:"rate" example:"10/s" doc:"Most requests to this host: 10/s, 600/m, 1000/h. Shared by all pipelines that name the host; the lowest holds."`
@@ -45,19 +45,19 @@ type Basic struct {
 // Key is an API key in one of three places.
 type Key struct {
 	Value  Secret `yaml:"value" required:"true" doc:"The key."`
-	Header string `yaml:"header" example:"X-API-Key" doc:"Header to send it in."`
+	Header string `yaml:"header" check:"name" example:"X-API-Key" doc:"Header to send it in."`
 	Query  string `yaml:"query" doc:"Query parameter to send it in."`
-	Cookie string `yaml:"cookie" doc:"Cookie to send it in."`
+	Cookie string `yaml:"cookie" check:"name" doc:"Cookie to send it in."`
 }
 
 // OAuth2 gets a token by client credentials, keeps it, and renews it before it expires and once after a 401.
 type OAuth2 struct {
-	TokenURL     string            `yaml:"token_url" required:"true" doc:"Where tokens are given out."`
-	ClientID     string            `yaml:"client_id" required:"true" doc:"Client id."`
-	ClientSecret Secret            `yaml:"client_secret" required:"true" doc:"Client secret."`
-	Scopes       []string          `yaml:"scopes" doc:"Scopes to ask for."`
-	Params       map[string]string `yaml:"params" doc:"Further form parameters, such as audience."`
-	Style        string            `yaml:"style" default:"auto" enum:"auto|header|params" doc:"Where client id and secret go: basic header or form parameters."`
+	TokenURL     string   `yaml:"token_url" check:"http" required:"true" doc:"Where tokens are given out."`
+	ClientID     string   `yaml:"client_id" required:"true" doc:"Client id."`
+	ClientSecret Secret   `yaml:"client_secret" required:"true" doc:"Client secret."`
+	Scopes       []string `yaml:"scopes" doc:"Scopes to ask for."`
+	Params       Params   `yaml:"params" doc:"Further form parameters, such as audience."`
+	Style        string   `yaml:"style" default:"auto" enum:"auto|header|params" doc:"Where client id and secret go: basic header or form parameters."`
 }
 
 // Paginate says how pages follow each other: one of the words none, auto, link_header, or one key.
@@ -65,7 +65,7 @@ type Paginate struct {
 	// Word is none, auto or link_header when such a word was given; empty when nothing was, which means auto for
 	// reading by runs.
 	Word    string        `yaml:"-"`
-	NextURL string        `yaml:"next_url" example:".links.next" doc:"jq path to the next page's address."`
+	NextURL string        `yaml:"next_url" check:"jqpath" example:".links.next" doc:"jq path to the next page's address."`
 	Cursor  *CursorPaging `yaml:"cursor" doc:"A token from one answer goes into the next request."`
 	Page    *PagePaging   `yaml:"page" doc:"Pages are numbered."`
 	Offset  *OffsetPaging `yaml:"offset" doc:"Records are numbered."`
@@ -73,32 +73,32 @@ type Paginate struct {
 
 // CursorPaging carries a token from one answer into the next request.
 type CursorPaging struct {
-	From string `yaml:"from" required:"true" example:".meta.next" doc:"jq path in the body, or header.NAME."`
-	Into string `yaml:"into" required:"true" example:"query.after" doc:"query.NAME, header.NAME or body.PATH."`
+	From string `yaml:"from" check:"from" required:"true" example:".meta.next" doc:"jq path in the body, or header.NAME."`
+	Into string `yaml:"into" check:"into" required:"true" example:"query.after" doc:"query.NAME, header.NAME or body.PATH."`
 }
 
 // PagePaging numbers pages.
 type PagePaging struct {
-	Into     string `yaml:"into" default:"query.page" doc:"Where the page's number goes: query.NAME, header.NAME or body.PATH."`
+	Into     string `yaml:"into" check:"into" default:"query.page" doc:"Where the page's number goes: query.NAME, header.NAME or body.PATH."`
 	Start    int    `yaml:"start" default:"1" doc:"Number of the first page."`
-	Total    string `yaml:"total" example:".total_pages" doc:"jq path to the number of pages. Absent: the first page without records is the end."`
+	Total    string `yaml:"total" check:"jqpath" example:".total_pages" doc:"jq path to the number of pages. Absent: the first page without records is the end."`
 	Size     int    `yaml:"size" min:"1" doc:"Records to ask for in a page."`
-	SizeInto string `yaml:"size_into" example:"query.per_page" doc:"Where the size goes."`
+	SizeInto string `yaml:"size_into" check:"into" example:"query.per_page" doc:"Where the size goes."`
 }
 
 // OffsetPaging numbers records.
 type OffsetPaging struct {
-	Into      string `yaml:"into" default:"query.offset" doc:"Where the offset goes."`
+	Into      string `yaml:"into" check:"into" default:"query.offset" doc:"Where the offset goes."`
 	Start     int    `yaml:"start" default:"0" doc:"Offset of the first record."`
-	Total     string `yaml:"total" example:".total" doc:"jq path to the number of records. Absent: the first page without records is the end."`
+	Total     string `yaml:"total" check:"jqpath" example:".total" doc:"jq path to the number of records. Absent: the first page without records is the end."`
 	Limit     int    `yaml:"limit" min:"1" doc:"Records to ask for in a page."`
-	LimitInto string `yaml:"limit_into" example:"query.limit" doc:"Where the limit goes."`
+	LimitInto string `yaml:"limit_into" check:"into" example:"query.limit" doc:"Where the limit goes."`
 }
 
 // Incremental asks only for what is new since the last run.
 type Incremental struct {
-	Field   string   `yaml:"field" required:"true" example:".updated_at" doc:"jq path to the value that grows: a time or a number."`
-	Into    string   `yaml:"into" required:"true" example:"query.since" doc:"Where the greatest value seen goes: query.NAME, header.NAME or body.PATH."`
+	Field   string   `yaml:"field" check:"jqpath" required:"true" example:".updated_at" doc:"jq path to the value that grows: a time or a number."`
+	Into    string   `yaml:"into" check:"into" required:"true" example:"query.since" doc:"Where the greatest value seen goes: query.NAME, header.NAME or body.PATH."`
 	Start   string   `yaml:"start" example:"2024-01-01T00:00:00Z" doc:"Value for the first run. Absent: the first run asks for everything."`
 	Overlap Duration `yaml:"overlap" default:"0s" doc:"Ask for this much again, for APIs whose records show up late. What was committed before is recognised."`
 	Type    string   `yaml:"type" default:"auto" enum:"auto|rfc3339|unix|unix_ms|date|number|string" doc:"How the value is written."`

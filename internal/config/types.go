@@ -1,42 +1,137 @@
 package config
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
 
-// Secret is a text that shows itself as "[secret]" wherever it is printed, logged or marshalled (invariant 8).
-type Secret string
+// A typed value is one that people type as a text of its own form. Its error says what that form is, and never
+// repeats the text, which may be a secret that landed on the wrong key.
+type typed interface{ parse(text string) error }
 
-// Reveal gives the text itself, for the one place that sends it.
-func (s Secret) Reveal() string { return string(s) }
-
-const redacted = "[secret]"
-
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return redacted
-}
-
-// GoString keeps %#v quiet too.
-func (s Secret) GoString() string { return s.String() }
-
-// MarshalText keeps encoders of every kind quiet.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// URL is an address that may hold a login. It prints with the login hidden.
-type URL string
-
-// Reveal gives the address with its login.
-func (u URL) Reveal() string { return string(u) }
-
-// Duration is typed as 250ms, 30s, 5m, 6h or 7d.
+// Duration is typed as 250ms, 30s, 5m, 6h, 7d or 1h30m. It is never negative.
 type Duration time.Duration
 
 // D is the standard library's form.
 func (d Duration) D() time.Duration { return time.Duration(d) }
 
-// Bytes is typed as 512, 64KiB, 8MiB, 4GiB, or with KB, MB, GB (powers of ten).
+var errDuration = errors.New("is not a duration such as 250ms, 30s, 5m, 6h or 7d")
+
+const day = 24 * time.Hour
+
+func (d *Duration) parse(text string) error {
+	rest := text
+	var sum time.Duration
+	if days, after, ok := strings.Cut(text, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil {
+			return errDuration
+		}
+		sum, rest = time.Duration(n)*day, after
+	}
+	if rest != "" {
+		n, err := time.ParseDuration(rest)
+		if err != nil {
+			return errDuration
+		}
+		if n < 0 {
+			return errors.New("is negative")
+		}
+		sum += n
+	}
+	if text == "" {
+		return errDuration
+	}
+	if sum < 0 {
+		return errors.New("is too long for a duration")
+	}
+	*d = Duration(sum)
+	return nil
+}
+
+// String gives the shortest form that means the same: 7d, 1d12h, 5m, 1.5s.
+func (d Duration) String() string {
+	days, rest := time.Duration(d)/day, time.Duration(d)%day
+	text := rest.String()
+	if rest == 0 {
+		text = ""
+	}
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	switch {
+	case days != 0:
+		return strconv.FormatInt(int64(days), 10) + "d" + text
+	case text == "":
+		return "0s"
+	}
+	return text
+}
+
+// UnmarshalText reads what people type.
+func (d *Duration) UnmarshalText(text []byte) error { return unmarshal(d, text) }
+
+// MarshalText gives String.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Bytes is typed as 512, 64KiB, 8MiB, 4GiB, 1TiB, or with KB, MB, GB, TB (powers of ten). It is never negative.
 type Bytes int64
+
+var errBytes = errors.New("is not a size such as 512, 64KiB, 8MiB or 4GiB")
+
+// byteUnits from the largest, so that String finds the shortest form first.
+var byteUnits = []struct {
+	name string
+	size int64
+}{
+	{"TiB", 1 << 40}, {"TB", 1e12}, {"GiB", 1 << 30}, {"GB", 1e9},
+	{"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"KB", 1e3}, {"B", 1}, {"", 1},
+}
+
+func (b *Bytes) parse(text string) error {
+	for _, u := range byteUnits {
+		number, ok := strings.CutSuffix(text, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || strings.ContainsAny(number, "xXpP_iInN") {
+			return errBytes
+		}
+		if n < 0 {
+			return errors.New("is negative")
+		}
+		if n *= float64(u.size); n >= math.MaxInt64 {
+			return errors.New("is too large for a size")
+		}
+		*b = Bytes(n)
+		return nil
+	}
+	return errBytes
+}
+
+// String gives a whole number of the largest unit that fits: 8MiB, 1500B as 1500.
+func (b Bytes) String() string {
+	for _, u := range byteUnits {
+		if b != 0 && u.size > 1 && int64(b)%u.size == 0 {
+			return strconv.FormatInt(int64(b)/u.size, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(b), 10)
+}
+
+// UnmarshalText reads what people type.
+func (b *Bytes) UnmarshalText(text []byte) error { return unmarshal(b, text) }
+
+// MarshalText gives String.
+func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
 // Rate is a number of requests per time, typed as 10/s, 600/m or 1000/h. The zero value means no limit.
 type Rate struct {
@@ -44,8 +139,60 @@ type Rate struct {
 	Per   time.Duration
 }
 
-// Body of a request: JSON made from the YAML that was typed, or a text.
-type Body struct {
-	JSON []byte // compact JSON, when a mapping or list was typed
-	Text Secret // when a scalar was typed
+var errRate = errors.New("is not a rate such as 10/s, 600/m or 1000/h")
+
+var rateUnits = []struct {
+	name string
+	per  time.Duration
+}{{"s", time.Second}, {"m", time.Minute}, {"h", time.Hour}, {"d", day}}
+
+func (r *Rate) parse(text string) error {
+	count, unit, _ := strings.Cut(text, "/")
+	n, err := strconv.ParseFloat(strings.TrimSpace(count), 64)
+	if err != nil || strings.ContainsAny(count, "xXpP_iInN") {
+		return errRate
+	}
+	if n <= 0 || n > 1e9 {
+		return errors.New("is not a rate between 0/s and 1000000000/s; leave the key out for no limit")
+	}
+	for _, u := range rateUnits {
+		if strings.TrimSpace(unit) == u.name {
+			*r = Rate{Count: n, Per: u.per}
+			return nil
+		}
+	}
+	return errRate
+}
+
+// String gives the form that people type, and "" for no limit.
+func (r Rate) String() string {
+	if r.Count == 0 {
+		return ""
+	}
+	unit := r.Per.String()
+	for _, u := range rateUnits {
+		if u.per == r.Per {
+			unit = u.name
+		}
+	}
+	return strconv.FormatFloat(r.Count, 'f', -1, 64) + "/" + unit
+}
+
+// UnmarshalText reads what people type; an empty text means no limit.
+func (r *Rate) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*r = Rate{}
+		return nil
+	}
+	return unmarshal(r, text)
+}
+
+// MarshalText gives String.
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+func unmarshal(v typed, text []byte) error {
+	if err := v.parse(string(text)); err != nil {
+		return fmt.Errorf("%q %w", text, err)
+	}
+	return nil
 }
