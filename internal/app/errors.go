@@ -1,0 +1,82 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ferry/internal/api"
+	"ferry/internal/queue"
+	"ferry/internal/retry"
+	"ferry/internal/scheduler"
+	"ferry/internal/source"
+)
+
+// EnvironmentError is a failure of what ferry stands on, not of its configuration: a port, a folder, a queue.
+type EnvironmentError struct{ Err error }
+
+func (e *EnvironmentError) Error() string { return e.Err.Error() }
+func (e *EnvironmentError) Unwrap() error { return e.Err }
+
+// problem says to a caller of the API what an error of the rooms below means.
+func problem(err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *api.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	as := func(code api.Code, after time.Duration) error {
+		return &api.Error{Code: code, Detail: err.Error(), RetryAfter: after, Err: err}
+	}
+	var src *source.Error
+	var after *retry.AfterError
+	switch {
+	case errors.As(err, &src):
+		switch src.Kind {
+		case source.KindRateLimited:
+			return as(api.CodeRateLimited, max(time.Until(src.RetryAt), time.Second))
+		case source.KindTimeout:
+			return as(api.CodeTimeout, 0)
+		}
+		return as(api.CodeUpstream, 0)
+	case errors.As(err, &after):
+		return as(api.CodeRateLimited, after.Wait)
+	case errors.Is(err, queue.ErrNoTopic):
+		return as(api.CodeNotFound, 0)
+	case errors.Is(err, queue.ErrReceipt):
+		return as(api.CodeInvalid, 0)
+	case errors.Is(err, queue.ErrFenced):
+		return as(api.CodeConflict, 0)
+	case errors.Is(err, queue.ErrFull):
+		return as(api.CodeQueueFull, 5*time.Second)
+	case errors.Is(err, queue.ErrClosed):
+		return as(api.CodeStopping, time.Second)
+	case errors.Is(err, queue.ErrUnavailable):
+		return as(api.CodeQueue, 2*time.Second)
+	case errors.Is(err, context.DeadlineExceeded):
+		return as(api.CodeTimeout, 0)
+	}
+	return err
+}
+
+// conclude says how a run ended, from the error it ended with.
+func conclude(err error) scheduler.Outcome {
+	var out scheduler.Outcome
+	if err == nil {
+		return out
+	}
+	out.Status, out.Reason = scheduler.Failed, err.Error()
+	var src *source.Error
+	var after *retry.AfterError
+	switch {
+	case errors.Is(err, queue.ErrFenced):
+		out.Status = scheduler.Fenced
+	case errors.As(err, &src) && src.Kind == source.KindRateLimited:
+		out.Status, out.RetryAt = scheduler.RateLimited, src.RetryAt
+	case errors.As(err, &after):
+		out.Status, out.RetryAt = scheduler.RateLimited, after.At
+	}
+	return out
+}

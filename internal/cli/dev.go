@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/spf13/cobra"
+
+	"ferry/internal/app"
+	"ferry/internal/config"
+)
+
+func (c *command) devCommand() *cobra.Command {
+	var listen string
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Everything on this machine: simulated API, embedded queue, HTTP API",
+		Long: `Start everything on this machine: the simulated third-party API, the embedded queue, and the HTTP API with its
+docs. Without a configuration file it carries the simulated API's data; with one it starts again on every change.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), listen) },
+	}
+	cmd.Flags().StringVarP(&listen, "listen", "l", "", "address of the HTTP API (default 127.0.0.1:8080)")
+	return cmd
+}
+
+func (c *command) dev(ctx context.Context, listen string) error {
+	if c.env == "" && c.getenv("FERRY_ENV") == "" {
+		c.env = "dev"
+	}
+	load := func() (*config.Config, error) {
+		cfg, err := c.load(listenFlag(listen))
+		if err != nil {
+			return nil, err
+		}
+		return cfg, app.StartMock(cfg)
+	}
+	cfg, err := load()
+	if err != nil {
+		return err
+	}
+	a, err := c.start(ctx, cfg, "dev")
+	if err != nil {
+		return err
+	}
+	c.welcome(a, cfg)
+	changes, stop := c.watch(cfg)
+	defer stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return a.Stop(context.WithoutCancel(ctx))
+		case err := <-a.Failed():
+			return errors.Join(err, a.Stop(context.WithoutCancel(ctx)))
+		case <-changes:
+		}
+		next, err := load()
+		if err != nil {
+			c.report(err)
+			c.say("the configuration above does not hold: going on with the one before")
+			continue
+		}
+		if err := a.Stop(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
+		if a, err = c.start(ctx, next, "dev"); err != nil {
+			return err
+		}
+		c.say("%s has changed: started again", next.File)
+	}
+}
+
+// welcome prints where everything is, and what to type next.
+func (c *command) welcome(a *app.App, cfg *config.Config) {
+	if c.json {
+		_ = c.line(map[string]string{"url": a.URL(), "docs": a.URL() + "/docs", "mock": a.MockURL(), "data": cfg.Data}) // a closed stdout is no reason to stop
+		return
+	}
+	from := "ferry.yaml"
+	if cfg.File == "" {
+		from = "the demonstration that is built in (make a ferry.yaml to leave it)"
+	} else {
+		from = cfg.File
+	}
+	c.say(`
+  ferry is ready              %s
+  API docs                    %s/docs
+  simulated third-party API   %s
+  embedded queue              %s (synced to disk)
+  configuration               %s
+
+  Try, in another terminal:
+    curl %s/process
+    %s tail process
+    %s run orders -c examples/orders.yaml
+`, a.URL(), a.URL(), a.MockURL(), cfg.Data, from, a.URL(), invocation(), invocation())
+}
+
+// invocation is how this program was called, for commands to copy.
+func invocation() string {
+	if len(os.Args) > 0 && filepath.IsAbs(os.Args[0]) && filepath.Dir(filepath.Dir(os.Args[0])) != "/usr" &&
+		len(os.Args[0]) > 40 { // a path that `go run` has made up
+		return "go run ./cmd/ferry"
+	}
+	if len(os.Args) > 0 {
+		return os.Args[0]
+	}
+	return "ferry"
+}
+
+// watch tells of changes of the configuration file, once for each burst of writes. Without a file nothing ever comes.
+func (c *command) watch(cfg *config.Config) (changes <-chan struct{}, stop func()) {
+	if cfg.File == "" {
+		return nil, func() {}
+	}
+	w, err := fsnotify.NewWatcher()
+	if err == nil {
+		// The folder, not the file: editors replace files.
+		err = w.Add(filepath.Dir(cfg.File))
+	}
+	if err != nil {
+		c.say("watching %s: %v: changes need a restart", cfg.File, err)
+		return nil, func() {}
+	}
+	out := make(chan struct{}, 1)
+	go func() {
+		settle := time.NewTimer(time.Hour)
+		settle.Stop()
+		for {
+			select {
+			case ev, ok := <-w.Events:
+				if !ok {
+					return
+				}
+				if filepath.Clean(ev.Name) == filepath.Clean(cfg.File) && ev.Op&^fsnotify.Chmod != 0 {
+					settle.Reset(150 * time.Millisecond)
+				}
+			case <-w.Errors: // an overflow at worst; the next change is seen again
+			case <-settle.C:
+				select {
+				case out <- struct{}{}:
+				default:
+				}
+			}
+		}
+	}()
+	return out, func() { _ = w.Close() } // nothing to lose
+}

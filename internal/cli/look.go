@@ -1,0 +1,267 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ferry/internal/api"
+)
+
+func (c *command) tailCommand() *cobra.Command {
+	var (
+		lines  int
+		follow bool
+		from   int64
+	)
+	cmd := &cobra.Command{
+		Use:   "tail TOPIC",
+		Short: "Show the records of a topic, without taking them",
+		Long: `Show the last records of a topic, without taking them. With --json each line is
+{"id","topic","position","time","headers","data"}.`,
+		Example: "  ferry tail orders -n 5\n  ferry tail orders --from 0 -n 0 --json > all.ndjson",
+		Args:    needArgs("TOPIC"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			start := int64(-lines)
+			switch {
+			case cmd.Flags().Changed("from"):
+				start = from
+				if !cmd.Flags().Changed("lines") {
+					lines = 0
+				}
+			case lines == 0:
+				start = 0
+			}
+			return c.tail(cmd.Context(), args[0], start, lines, follow)
+		},
+	}
+	cmd.Flags().IntVarP(&lines, "lines", "n", 10, "how many records; 0 means all")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes in")
+	cmd.Flags().Int64Var(&from, "from", 0, "start at this position; 0 is the oldest kept")
+	return cmd
+}
+
+// browsePage is how many records are asked for at once.
+const browsePage = 500
+
+func (c *command) tail(ctx context.Context, topic string, from int64, limit int, follow bool) error {
+	conn, err := c.connect(ctx, "tail")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	shown := 0
+	for {
+		want := browsePage
+		if limit > 0 && !follow {
+			want = min(want, limit-shown)
+		}
+		if want == 0 {
+			return nil
+		}
+		records, err := conn.Browse(ctx, topic, from, want)
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			if err := c.showRecord(r); err != nil {
+				return err
+			}
+			from = r.Position + 1
+		}
+		shown += len(records)
+		if len(records) > 0 {
+			continue
+		}
+		if !follow {
+			return nil
+		}
+		if from < 0 { // the topic is empty: go on from its beginning
+			from = 0
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(poll):
+		}
+	}
+}
+
+func (c *command) showRecord(r api.Record) error {
+	if c.json {
+		return c.line(r)
+	}
+	return c.printf("%d\t%s\t%s\t%s\n", r.Position, r.Time.UTC().Format(time.RFC3339), r.ID, r.Data)
+}
+
+func (c *command) previewCommand() *cobra.Command {
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "preview PIPELINE",
+		Short: "Show what a run would do with the next page; publishes nothing",
+		Args:  needArgs("PIPELINE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := c.connect(cmd.Context(), "preview")
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			p, err := conn.Preview(cmd.Context(), args[0], api.PreviewRequest{Limit: limit})
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.line(p)
+			}
+			return c.showPreview(p)
+		},
+	}
+	cmd.Flags().IntVarP(&limit, "lines", "n", 5, "how many records")
+	return cmd
+}
+
+func (c *command) showPreview(p api.Preview) error {
+	if err := c.printf("%s\n%d records in this page", p.Request, p.Read); err != nil {
+		return err
+	}
+	if p.End {
+		if err := c.printf(", the last one"); err != nil {
+			return err
+		}
+	}
+	for _, r := range p.Records {
+		if err := c.printf("\n\n%s %s\n  before %s", r.Outcome, r.ID, r.Before); err != nil {
+			return err
+		}
+		for _, after := range r.After {
+			if err := c.printf("\n  after  %s", after); err != nil {
+				return err
+			}
+		}
+		if r.Reason != "" {
+			if err := c.printf("\n  reason %s", r.Reason); err != nil {
+				return err
+			}
+		}
+	}
+	return c.printf("\n")
+}
+
+func (c *command) deadCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "dead", Short: "List and replay dead letters", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	var lines int
+	list := &cobra.Command{
+		Use: "list PIPELINE", Short: "Show the dead letters of a pipeline, oldest first", Args: needArgs("PIPELINE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := c.connect(cmd.Context(), "dead list")
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			letters, err := conn.Dead(cmd.Context(), args[0], 0, lines)
+			if err != nil {
+				return err
+			}
+			for _, l := range letters {
+				if c.json {
+					err = c.line(l)
+				} else {
+					err = c.printf("%d\t%s\t%s\t%s: %s\n\t%s\n", l.Position, l.Time.UTC().Format(time.RFC3339), l.ID, l.Stage, l.Reason, l.Data)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	list.Flags().IntVarP(&lines, "lines", "n", 100, "how many")
+	var positions []int64
+	replay := &cobra.Command{
+		Use: "replay PIPELINE", Short: "Send dead letters through the pipeline again", Args: needArgs("PIPELINE"),
+		Long: "Send dead letters through the pipeline again: those at --position, or all. What fails again is a dead letter again, with its new reason.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := c.connect(cmd.Context(), "dead replay")
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			r, err := conn.Replay(cmd.Context(), args[0], positions)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.line(r)
+			}
+			return c.printf("%s: replayed %d = %d published + %d filtered + %d dead again\n", r.Pipeline, r.Read, r.Published, r.Filtered, r.Dead)
+		},
+	}
+	replay.Flags().Int64SliceVar(&positions, "position", nil, "position of a dead letter (several times)")
+	cmd.AddCommand(list, replay)
+	return cmd
+}
+
+func (c *command) cursorCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "cursor", Short: "Look at or move a pipeline's saved cursor", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	with := func(name string, f func(ctx context.Context, s service, args []string) (api.Cursor, error)) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, args []string) error {
+			conn, err := c.connect(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			cur, err := f(cmd.Context(), conn, args)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.line(cur)
+			}
+			return c.printf("%s\n", cur.Cursor)
+		}
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "get PIPELINE", Short: "Print the saved cursor; null is the beginning", Args: needArgs("PIPELINE"),
+			RunE: with("cursor get", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
+				return s.Cursor(ctx, args[0])
+			})},
+		&cobra.Command{Use: "set PIPELINE CURSOR", Short: "Replace the saved cursor by one that get has printed", Args: needArgs("PIPELINE", "CURSOR"),
+			RunE: with("cursor set", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
+				if !json.Valid([]byte(args[1])) {
+					return api.Cursor{}, usage("cursor set: %q is not JSON; use what `ferry cursor get` has printed", args[1])
+				}
+				return s.SetCursor(ctx, args[0], json.RawMessage(args[1]))
+			})},
+		&cobra.Command{Use: "reset PIPELINE", Short: "Start over from the beginning at the next run", Args: needArgs("PIPELINE"),
+			RunE: with("cursor reset", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
+				return s.SetCursor(ctx, args[0], nil)
+			})},
+	)
+	return cmd
+}
+
+func (c *command) versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if c.json {
+				return c.line(map[string]string{"version": Version()})
+			}
+			return c.printf("ferry %s\n", Version())
+		}}
+}
+
+func (c *command) schemaCommand() *cobra.Command {
+	return &cobra.Command{Use: "schema", Short: "Print the JSON Schema of the configuration, for editors", Args: cobra.NoArgs,
+		Example: "  ferry schema > ferry.schema.json\n  # first line of ferry.yaml: # yaml-language-server: $schema=ferry.schema.json",
+		RunE: func(*cobra.Command, []string) error {
+			if _, err := c.Out.Write(schema()); err != nil {
+				return fmt.Errorf("write output: %w", err)
+			}
+			return nil
+		}}
+}
