@@ -1,0 +1,134 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// probeSize is how much must fit on the disk before a server that ran out of space is restarted.
+const probeSize = 4 << 20
+
+// Healthy returns nil when the server can take writes, otherwise why not. It does not block and is cheap: it tells
+// what the last check found, and looks anew at most once in a while.
+func (s *Server) Healthy() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	switch {
+	case s.closed:
+		return ErrClosed
+	case s.sick != nil:
+		return s.sick
+	case s.ns == nil:
+		return errors.New("embedded queue is restarting")
+	}
+	return nil
+}
+
+// health asks the server itself: are all streams there, has one met a write error.
+func health(ns *server.Server) error {
+	h := ns.Healthz(&server.HealthzOptions{})
+	if h.Error == "" {
+		return nil
+	}
+	return errors.New(strings.TrimSuffix(h.Error, "."))
+}
+
+// watch checks the health now and then. A stream that met a write error (a full disk) refuses everything from then
+// on, also when space is back; only a restart of the server helps. So once the disk takes writes again, the server is
+// restarted.
+func (s *Server) watch(ctx context.Context) {
+	tick := time.NewTicker(s.opts.CheckEvery)
+	defer tick.Stop()
+	wait, waited := s.opts.CheckEvery, time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := s.check()
+		if err == nil {
+			wait, waited = s.opts.CheckEvery, 0
+			continue
+		}
+		if waited += s.opts.CheckEvery; waited < wait {
+			continue
+		}
+		waited, wait = 0, min(2*wait, time.Minute)
+		if perr := s.probe(); perr != nil {
+			s.setSick(fmt.Errorf("the disk of the embedded queue (%s) takes no writes: %w; free some space, the queue goes on by itself", s.opts.Dir, perr))
+			wait = s.opts.CheckEvery // looking for space is cheap, so keep looking
+			continue
+		}
+		s.opts.Logger.Warn("restarting the embedded queue", "reason", err)
+		if err := s.Restart(ctx); err != nil && ctx.Err() == nil {
+			s.opts.Logger.Warn("restart of the embedded queue failed", "error", err)
+		}
+	}
+}
+
+// check looks at the server's health and remembers it.
+func (s *Server) check() error {
+	s.mu.RLock()
+	ns := s.ns
+	s.mu.RUnlock()
+	if ns == nil {
+		return s.Healthy()
+	}
+	err := health(ns)
+	s.setSick(err)
+	return err
+}
+
+func (s *Server) setSick(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sick = err
+}
+
+// probe finds out whether the disk takes writes, in the way that counts: by writing.
+func (s *Server) probe() error {
+	name := filepath.Join(s.opts.Dir, ".probe")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(name)
+	_, err = f.Write(make([]byte, probeSize))
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// Restart stops the server and starts it anew on the same store. Clients inside the process connect again by
+// themselves; what was under way when it stopped has an unknown outcome for them. After an error there is no server,
+// and the health check tries again.
+func (s *Server) Restart(ctx context.Context) error {
+	s.restart.Lock()
+	defer s.restart.Unlock()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	old := s.ns
+	s.ns = nil
+	s.mu.Unlock()
+	if old != nil {
+		old.Shutdown()
+		old.WaitForShutdown()
+	}
+	ns, err := s.launch(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ns, s.sick = ns, err
+	return err
+}

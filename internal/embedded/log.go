@@ -1,0 +1,48 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+)
+
+// logger hands the server's log to slog and keeps the first fatal line, which otherwise would end the process.
+type logger struct {
+	log   *slog.Logger
+	mu    sync.Mutex
+	fatal error
+}
+
+func (l *logger) fatalError() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fatal
+}
+
+func (l *logger) Fatalf(format string, v ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fatal == nil {
+		l.fatal = errors.New(fmt.Sprintf(format, v...))
+	}
+}
+
+func (l *logger) Warnf(format string, v ...any) {
+	if strings.HasPrefix(format, "Maximum payloads over") {
+		return // chosen, see Options.MaxPayload
+	}
+	l.log.Warn(fmt.Sprintf(format, v...), "part", "embedded queue")
+}
+
+func (l *logger) Errorf(format string, v ...any) {
+	l.log.Warn(fmt.Sprintf(format, v...), "part", "embedded queue")
+}
+
+func (l *logger) Noticef(format string, v ...any) {
+	l.log.Debug(fmt.Sprintf(format, v...), "part", "embedded queue")
+}
+
+func (l *logger) Debugf(string, ...any) {}
+func (l *logger) Tracef(string, ...any) {}
