@@ -38,10 +38,16 @@ func (p *Pipeline) Process(ctx context.Context, c Context) (Done, error) {
 func (p *Pipeline) Push(ctx context.Context, c Context, contentType string, body []byte) (Done, error) {
 	part, err := p.cfg.Source.Split(contentType, body)
 	if err != nil {
-		return Done{}, fmt.Errorf("split body: %w", err)
+		return Done{}, &BodyError{err}
 	}
 	return p.deliver(ctx, c, part, 0)
 }
+
+// BodyError says that a pushed body holds no records: the sender's mistake.
+type BodyError struct{ Err error }
+
+func (e *BodyError) Error() string { return "read records in the body: " + e.Err.Error() }
+func (e *BodyError) Unwrap() error { return e.Err }
 
 // Replay carries dead letters again, from their original bytes.
 func (p *Pipeline) Replay(ctx context.Context, c Context, letters []record.Record) (Done, error) {

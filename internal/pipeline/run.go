@@ -146,3 +146,18 @@ func (r *run) weightOf(part record.Part) int64 {
 }
 
 func (r *run) release(part record.Part) { r.buffer.Release(r.weightOf(part)) }
+
+// SetCursor replaces the saved cursor; an empty one means the beginning. A run under way is fenced (invariant 6).
+func (p *Pipeline) SetCursor(ctx context.Context, to record.Cursor) error {
+	w, err := p.openWriter(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.patiently(ctx, func(ctx context.Context) error { return w.Commit(ctx, queue.Batch{}, to) }); err != nil {
+		return fmt.Errorf("commit cursor: %w", err)
+	}
+	if err := w.Close(ctx); err != nil {
+		return fmt.Errorf("close writer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,250 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"ferry/internal/config"
+	"ferry/internal/embedded"
+	"ferry/internal/mockapi"
+	"ferry/internal/pipeline"
+	"ferry/internal/queue"
+	"ferry/internal/queue/natsqueue"
+	"ferry/internal/record"
+	"ferry/internal/scheduler"
+	"ferry/internal/source"
+	"ferry/internal/state/natsstate"
+	"ferry/internal/telemetry"
+	"ferry/internal/transform"
+)
+
+func (a *App) openTelemetry(ctx context.Context) (err error) {
+	a.metrics = telemetry.NewMetrics(a.opt.Version)
+	if a.tracing, err = telemetry.NewTracing(ctx, a.cfg.Trace, a.opt.Version); err != nil {
+		return fmt.Errorf("open traces: %w", err)
+	}
+	a.onClose("traces", a.tracing.Shutdown)
+	return nil
+}
+
+func scheme(u config.URL) string {
+	s, _, _ := strings.Cut(u.Reveal(), ":")
+	return s
+}
+
+// openFolder takes the data folder and starts the embedded server, when something of this process lies there.
+func (a *App) openFolder(ctx context.Context) error {
+	if scheme(a.cfg.Queue) != "embedded" && scheme(a.cfg.State) != "embedded" {
+		return nil
+	}
+	f, err := hold(a.cfg.Data, a.opt.Command)
+	if err != nil {
+		return err
+	}
+	a.folder = f
+	a.onClose("data folder", func(context.Context) error { f.release(); return nil })
+
+	opt := embedded.Options{Dir: filepath.Join(a.cfg.Data, "queue"), Logger: a.log}
+	if scheme(a.cfg.Queue) == "embedded" {
+		qc, err := natsqueue.ParseURL(a.cfg.Queue)
+		if err != nil {
+			return err
+		}
+		opt.Listen = qc.Listen
+	}
+	if a.embedded, err = embedded.Start(ctx, opt); err != nil {
+		return &EnvironmentError{err}
+	}
+	a.onClose("embedded queue", a.embedded.Close)
+	return nil
+}
+
+// openMock starts the simulated API when a pipeline reads "mock:".
+func (a *App) openMock() error {
+	wanted := a.opt.Command == "dev"
+	for _, p := range a.cfg.Pipelines {
+		wanted = wanted || strings.HasPrefix(p.Source.Base, mockBase)
+	}
+	if !wanted {
+		return nil
+	}
+	m, err := mockapi.Start("127.0.0.1:0", mockapi.Options{Seed: 1})
+	if err != nil {
+		return &EnvironmentError{fmt.Errorf("start simulated API: %w", err)}
+	}
+	a.mock = m
+	a.onClose("simulated API", m.Close)
+	return nil
+}
+
+// mockBase as a source's base means the simulated API in this process.
+const mockBase = "mock:"
+
+// openQueue picks the queue by its URL's scheme.
+func (a *App) openQueue(ctx context.Context) error {
+	var q queue.Queue
+	var err error
+	switch s := scheme(a.cfg.Queue); s {
+	case "embedded", "nats", "tls":
+		q, err = a.openNATS(ctx)
+	default:
+		return fmt.Errorf("queue: %s: this build knows embedded: and nats://, not %s", a.cfg.Queue, s)
+	}
+	if err != nil {
+		return err
+	}
+	a.queue = q
+	a.onClose("queue", q.Close)
+	return nil
+}
+
+func (a *App) openNATS(ctx context.Context) (queue.Queue, error) {
+	qc, err := natsqueue.ParseURL(a.cfg.Queue)
+	if err != nil {
+		return nil, err
+	}
+	var nc *nats.Conn
+	if scheme(a.cfg.Queue) == "embedded" {
+		nc, err = a.embedded.Connect()
+		qc.MaxBatch = a.embedded.MaxBatch()
+		qc.Healthy = a.embedded.Healthy
+	} else {
+		nc, err = natsqueue.Connect(ctx, qc)
+	}
+	if err != nil {
+		return nil, &EnvironmentError{fmt.Errorf("connect to queue: %w", err)}
+	}
+	a.onClose("queue connection", func(context.Context) error { nc.Close(); return nil })
+	qc.Conn = nc
+	q, err := natsqueue.Open(ctx, qc)
+	if err != nil {
+		return nil, &EnvironmentError{fmt.Errorf("open queue: %w", err)}
+	}
+	return q, nil
+}
+
+func (a *App) openState(ctx context.Context) error {
+	var nc *nats.Conn
+	var err error
+	switch s := scheme(a.cfg.State); s {
+	case "embedded":
+		nc, err = a.embedded.Connect()
+	case "nats", "tls":
+		var qc natsqueue.Config
+		if qc, err = natsqueue.ParseURL(a.cfg.State); err != nil {
+			return err
+		}
+		nc, err = natsqueue.Connect(ctx, qc)
+	default:
+		return fmt.Errorf("state: %s: this build knows embedded: and nats://, not %s", a.cfg.State, s)
+	}
+	if err != nil {
+		return &EnvironmentError{fmt.Errorf("connect to state: %w", err)}
+	}
+	a.onClose("state connection", func(context.Context) error { nc.Close(); return nil })
+	if a.store, err = natsstate.Open(ctx, nc, natsstate.Options{}); err != nil {
+		return &EnvironmentError{fmt.Errorf("open state: %w", err)}
+	}
+	return nil
+}
+
+func (a *App) openPipelines() error {
+	limiters := source.NewLimiters()
+	for _, name := range slices.Sorted(maps.Keys(a.cfg.Pipelines)) {
+		if err := a.openPipeline(name, a.cfg.Pipelines[name], limiters); err != nil {
+			return fmt.Errorf("pipeline %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Limiters) error {
+	if rest, ok := strings.CutPrefix(cfg.Source.Base, mockBase); ok {
+		cfg.Source.Base = a.mock.URL + rest
+	}
+	p := &pipe{metrics: a.metrics.Pipeline(name)}
+	src, err := source.New(cfg.Source, source.Options{
+		Pipeline: name, Limiters: limiters, Observer: upstreamObserver{a.metrics}, UserAgent: "ferry/" + a.opt.Version,
+	})
+	if err != nil {
+		return err
+	}
+	p.source = src
+	a.onClose("source of "+name, func(context.Context) error { src.Close(); return nil })
+	tr, err := transform.New(cfg.Transform, transform.Options{Dir: a.cfg.Dir()})
+	if err != nil {
+		return err
+	}
+	p.Pipeline, err = pipeline.New(pipeline.Config{
+		Name: name, Topic: cfg.Topic, Source: src, Transform: tr, Queue: a.queue,
+		CommitRecords: cfg.Commit.Records, CommitBytes: int(cfg.Commit.Bytes), Buffer: int(cfg.Commit.Buffer),
+		Linger: cfg.Commit.Linger.D(), Hooks: a.hooks(p),
+	})
+	if err != nil {
+		return err
+	}
+	a.pipes[name] = p
+	return nil
+}
+
+func (a *App) openScheduler() error {
+	cfg := scheduler.Config{
+		Runner: runner{a}, Store: a.store, Instance: a.instance(), Logger: a.log, OnUpdate: a.runChanged,
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.cfg.Pipelines)) {
+		p := a.cfg.Pipelines[name]
+		zone, err := time.LoadLocation(p.Timezone)
+		if err != nil {
+			return fmt.Errorf("pipeline %s: timezone: %w", name, err)
+		}
+		cfg.Pipelines = append(cfg.Pipelines, scheduler.Pipeline{
+			Name: name, Every: p.Every.D(), Cron: p.Cron, Location: zone, Jitter: p.Jitter.D(), Missed: p.Missed,
+			Paused: p.Paused, Timeout: p.Timeout.D(), Stall: p.Stall.D(),
+		})
+	}
+	s, err := scheduler.New(cfg)
+	if err != nil {
+		return err
+	}
+	a.scheduler = s
+	a.onClose("scheduler", s.Stop)
+	return nil
+}
+
+// instance names this process among those that share a state store.
+func (a *App) instance() string {
+	if a.folder != nil && scheme(a.cfg.State) == "embedded" {
+		return "local" // one process holds the folder: after a crash the next one takes its leases over at once
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), record.ID(host, fmt.Sprint(time.Now().UnixNano()), nil)[:6])
+}
+
+// listen opens the API's port.
+func (a *App) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", a.cfg.Listen)
+	if err != nil {
+		var op *net.OpError
+		why := err
+		if errors.As(err, &op) {
+			why = op.Err
+		}
+		return &EnvironmentError{fmt.Errorf("listen on %s: %w; free it, or choose another address with --listen (FERRY_LISTEN)", a.cfg.Listen, why)}
+	}
+	a.listener = l
+	return nil
+}
