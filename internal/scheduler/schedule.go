@@ -85,6 +85,12 @@ func Cron(expr string, loc *time.Location) (Schedule, error) {
 	return c, nil
 }
 
+// CheckCron tells whether Cron would take the expression.
+func CheckCron(expr string) error {
+	_, err := Cron(expr, time.UTC)
+	return err
+}
+
 type cron struct {
 	text, expr string
 	loc        *time.Location

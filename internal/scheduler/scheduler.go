@@ -332,11 +332,11 @@ func (s *Scheduler) setPaused(ctx context.Context, pipeline string, paused bool)
 // State is where a pipeline stands.
 type State struct {
 	Pipeline string
-	State    string     // idle, running or paused; running before paused
-	Paused   bool       // no scheduled runs, even if one is running
-	Schedule string     // such as "every 5m0s"; empty: only when triggered
-	Next     *time.Time // when the next scheduled run starts; nil: none is planned
-	LastRun  *Run       // the run under way or else the latest; nil: none yet
+	State    string    // idle, running or paused; running before paused
+	Paused   bool      // no scheduled runs, even if one is running
+	Schedule string    // such as "every 5m0s"; empty: only when triggered
+	NextRun  time.Time // when the next scheduled run starts; zero: none is planned
+	LastRun  *Run      // the run under way or else the latest; nil: none yet
 }
 
 // State tells where a pipeline stands.
@@ -361,8 +361,7 @@ func (s *Scheduler) State(ctx context.Context, pipeline string) (State, error) {
 		st.Schedule = p.schedule.String()
 		now := utc(time.Now())
 		if at := p.plan(m, pause, now); !at.IsZero() {
-			at = latest(at, now)
-			st.Next = &at
+			st.NextRun = latest(at, now)
 		}
 	}
 	if m.Run != "" {

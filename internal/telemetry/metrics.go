@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -39,25 +40,23 @@ type Metrics struct {
 	read         *prometheus.CounterVec
 	records      *prometheus.CounterVec
 	recordsOut   *prometheus.CounterVec
-	bytes        *prometheus.CounterVec
+	bytesIn      *prometheus.CounterVec
+	bytesOut     *prometheus.CounterVec
 
 	routes    lookup[routeKey, *routeMetrics]
 	hosts     lookup[string, *hostMetrics]
 	pipelines lookup[string, *PipelineMetrics]
 }
 
-// Build is what ferry_build_info says.
-type Build struct{ Version, Commit string }
-
-// NewMetrics returns metrics that keep the given upstream hosts apart; what any other host does is counted under the
-// host "other".
-func NewMetrics(build Build, hosts ...string) *Metrics {
+// NewMetrics returns metrics of a ferry of that version. They keep the given upstream hosts apart, and those of AddHosts;
+// what any other host does is counted under the host "other".
+func NewMetrics(version string, hosts ...string) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	b := builder{registry: m.registry, docs: map[string]Doc{}}
 	for _, d := range MetricsTable() {
 		b.docs[d.Name] = d
 	}
-	b.gauge("ferry_build_info").WithLabelValues(build.Version, build.Commit, runtime.Version()).Set(1)
+	b.gauge("ferry_build_info").WithLabelValues(version, commit(), runtime.Version()).Set(1)
 	m.inFlight = b.gauge("ferry_requests_in_flight").WithLabelValues()
 	m.queueUp = b.gauge("ferry_queue_up").WithLabelValues()
 	m.commit = b.histogram("ferry_publish_duration_seconds", latencies()).WithLabelValues()
@@ -74,7 +73,8 @@ func NewMetrics(build Build, hosts ...string) *Metrics {
 	m.read = b.counter("ferry_records_read_total")
 	m.records = b.counter("ferry_records_total")
 	m.recordsOut = b.counter("ferry_records_out_total")
-	m.bytes = b.counter("ferry_read_bytes_total")
+	m.bytesIn = b.counter("ferry_read_bytes_total")
+	m.bytesOut = b.counter("ferry_published_bytes_total")
 	m.registry.MustRegister(
 		&timesCollector{
 			m:        m,
@@ -86,10 +86,32 @@ func NewMetrics(build Build, hosts ...string) *Metrics {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	m.host(other)
+	m.AddHosts(hosts...)
+	return m
+}
+
+// AddHosts keeps further upstream hosts apart. They must come from the configuration: each costs a set of series.
+func (m *Metrics) AddHosts(hosts ...string) {
+	if m == nil {
+		return
+	}
 	for _, h := range hosts {
 		m.host(h)
 	}
-	return m
+}
+
+// commit is the revision that the binary was built from, as far as the Go tool noted it.
+func commit() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
 }
 
 // latencies reach from a group commit on a fast disk to the longest patience of a request.
@@ -127,15 +149,6 @@ func (m *Metrics) InFlight(delta int) {
 	if m != nil {
 		m.inFlight.Add(float64(delta))
 	}
-}
-
-// Committed counts a commit or publish that the queue has confirmed.
-func (m *Metrics) Committed(records int, took time.Duration) {
-	if m == nil {
-		return
-	}
-	m.commit.Observe(took.Seconds())
-	m.batch.Observe(float64(records))
 }
 
 // QueueUp notes whether the queue answers.

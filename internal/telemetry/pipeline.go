@@ -13,7 +13,7 @@ type PipelineMetrics struct {
 	m    *Metrics
 	runs *prometheus.CounterVec
 
-	pages, read, published, filtered, seen, dead, recordsOut, bytes prometheus.Counter
+	pages, read, published, filtered, seen, dead, recordsOut, bytesIn, bytesOut prometheus.Counter
 
 	runTime prometheus.Observer
 	running prometheus.Gauge
@@ -40,7 +40,8 @@ func (m *Metrics) Pipeline(name string) *PipelineMetrics {
 			seen:       outcomes.WithLabelValues("seen"),
 			dead:       outcomes.WithLabelValues("dead"),
 			recordsOut: m.recordsOut.WithLabelValues(name),
-			bytes:      m.bytes.WithLabelValues(name),
+			bytesIn:    m.bytesIn.WithLabelValues(name),
+			bytesOut:   m.bytesOut.WithLabelValues(name),
 			runTime:    m.runTime.WithLabelValues(name),
 			running:    m.running.WithLabelValues(name),
 		}
@@ -64,7 +65,7 @@ func (p *PipelineMetrics) Count(pages, read, published, filtered, seen, dead, re
 	add(p.seen, seen)
 	add(p.dead, dead)
 	add(p.recordsOut, recordsOut)
-	p.progress.Store(time.Now().UnixNano())
+	p.Progress()
 }
 
 // add leaves out what would not count; a negative number is a caller's defect that must not take the process down.
@@ -74,11 +75,29 @@ func add(c prometheus.Counter, n int64) {
 	}
 }
 
+// Commit counts a commit or publish that the queue has confirmed.
+func (p *PipelineMetrics) Commit(records, bytes int, took time.Duration) {
+	if p == nil {
+		return
+	}
+	p.m.commit.Observe(took.Seconds())
+	p.m.batch.Observe(float64(records))
+	add(p.bytesOut, int64(bytes))
+	p.Progress()
+}
+
+// Progress notes that the pipeline has just read a page or committed.
+func (p *PipelineMetrics) Progress() {
+	if p != nil {
+		p.progress.Store(time.Now().UnixNano())
+	}
+}
+
 // RunStarted notes that a run is under way.
 func (p *PipelineMetrics) RunStarted() {
 	if p != nil {
 		p.running.Set(1)
-		p.progress.Store(time.Now().UnixNano())
+		p.Progress()
 	}
 }
 
@@ -123,7 +142,7 @@ func (p *PipelineMetrics) Request(host string, status int, took time.Duration, w
 		class = 0
 	}
 	h.classes[class].Inc()
-	add(p.bytes, wire)
+	add(p.bytesIn, wire)
 }
 
 // maxReasons bounds the reasons for retries, should a caller ever pass on what the upstream says.

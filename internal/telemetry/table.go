@@ -29,6 +29,7 @@ func MetricsTable() []Doc {
 		{"ferry_records_total", counter, l("pipeline", "outcome"), "What became of records: published, filtered, seen (committed by an earlier run) or dead."},
 		{"ferry_records_out_total", counter, l("pipeline"), "Results published; more than the published records where a map gives several."},
 		{"ferry_read_bytes_total", counter, l("pipeline"), "Bytes of answers' bodies as the upstream sent them."},
+		{"ferry_published_bytes_total", counter, l("pipeline"), "Bytes of records that the queue has confirmed."},
 		{"ferry_upstream_requests_total", counter, l("host", "status"), "Requests to third-party APIs, by status class (2xx, 3xx, 4xx, 5xx; error when no answer came)."},
 		{"ferry_upstream_request_duration_seconds", histogram, l("host"), "Time of requests to third-party APIs, to the end of the body."},
 		{"ferry_retries_total", counter, l("host", "reason"), "Waits before another try of a request to a third-party API."},
