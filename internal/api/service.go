@@ -69,13 +69,13 @@ type Pushed struct {
 	RecordsOut int      `json:"records_out" doc:"Results published; more than published when a map gives several."`
 	Filtered   int      `json:"filtered"`
 	Dead       int      `json:"dead"`
-	IDs        []string `json:"ids" doc:"Ids of the published results, in order."`
+	IDs        []string `json:"ids" nullable:"false" doc:"Ids of the published results, in order."`
 }
 
 // PreviewRequest asks for a dry run. Nil fields mean what the configuration says.
 type PreviewRequest struct {
 	Cursor    json.RawMessage   `json:"cursor,omitempty" doc:"Read from here instead of the saved cursor; null reads from the beginning."`
-	Transform []json.RawMessage `json:"transform,omitempty" doc:"Steps to try instead of the configured ones."`
+	Transform []json.RawMessage `json:"transform,omitempty" nullable:"false" doc:"Steps to try instead of the configured ones."`
 	Limit     int               `json:"limit,omitempty" minimum:"1" maximum:"100" doc:"Most records to show (20)."`
 }
 
@@ -83,7 +83,7 @@ type PreviewRequest struct {
 type Preview struct {
 	Pipeline string          `json:"pipeline"`
 	Request  string          `json:"request" doc:"Method and address asked, without secrets."`
-	Records  []PreviewRecord `json:"records"`
+	Records  []PreviewRecord `json:"records" nullable:"false" doc:"The first records of the page, before and after."`
 	Read     int             `json:"read" doc:"Records in the page."`
 	Next     json.RawMessage `json:"next,omitempty" doc:"Cursor after this page."`
 	End      bool            `json:"end" doc:"Whether this page is the last."`
@@ -94,7 +94,7 @@ type PreviewRecord struct {
 	ID      string            `json:"id"`
 	Key     string            `json:"key,omitempty"`
 	Before  json.RawMessage   `json:"before"`
-	After   []json.RawMessage `json:"after"`
+	After   []json.RawMessage `json:"after" nullable:"false" doc:"What the transform made of it: none when filtered or dead."`
 	Outcome string            `json:"outcome" enum:"published,filtered,dead"`
 	Reason  string            `json:"reason,omitempty"`
 }

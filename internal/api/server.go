@@ -1,0 +1,33 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"ferry/internal/config"
+)
+
+// NewServer makes a server with every limit set; the caller listens, serves and shuts it down. When handler is a
+// *Handler, Shutdown ends its streams and long waits at once, so that it waits only for work.
+//
+// ReadTimeout and WriteTimeout stay off, because they would cut off streams and ?wait; the Handler limits the time for
+// each body and each answer instead.
+func NewServer(addr string, handler http.Handler, cfg config.Server, logger *slog.Logger) *http.Server {
+	s := &http.Server{
+		Addr:              addr,
+		Handler:           handler,
+		ReadHeaderTimeout: cfg.HeaderTimeout.D(),
+		IdleTimeout:       cfg.IdleTimeout.D(),
+		MaxHeaderBytes:    int(cfg.HeaderBytes),
+		BaseContext:       func(net.Listener) context.Context { return context.Background() },
+	}
+	if logger != nil {
+		s.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
+	}
+	if h, ok := handler.(*Handler); ok {
+		s.RegisterOnShutdown(h.Stop)
+	}
+	return s
+}
