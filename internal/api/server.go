@@ -1,9 +1,7 @@
 package api
 
 import (
-	"context"
 	"log/slog"
-	"net"
 	"net/http"
 
 	"ferry/internal/config"
@@ -14,19 +12,18 @@ import (
 //
 // ReadTimeout and WriteTimeout stay off, because they would cut off streams and ?wait; the Handler limits the time for
 // each body and each answer instead.
-func NewServer(addr string, handler http.Handler, cfg config.Server, logger *slog.Logger) *http.Server {
+func NewServer(addr string, handler http.Handler, cfg config.Server) *http.Server {
+	cfg = withDefaults(cfg)
 	s := &http.Server{
 		Addr:              addr,
 		Handler:           handler,
 		ReadHeaderTimeout: cfg.HeaderTimeout.D(),
 		IdleTimeout:       cfg.IdleTimeout.D(),
 		MaxHeaderBytes:    int(cfg.HeaderBytes),
-		BaseContext:       func(net.Listener) context.Context { return context.Background() },
-	}
-	if logger != nil {
-		s.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
 	}
 	if h, ok := handler.(*Handler); ok {
+		// What net/http has to say is about clients that hang up or speak no HTTP.
+		s.ErrorLog = slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)
 		s.RegisterOnShutdown(h.Stop)
 	}
 	return s
