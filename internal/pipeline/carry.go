@@ -159,6 +159,7 @@ func (p *Pipeline) deadLetter(in record.Record, stage string, err error) record.
 		keep := min(deadKeep, len(in.Data), p.limits.RecordBytes/8)
 		letter.Headers = append(letter.Headers, record.Header{Name: "ferry-dead-size", Value: fmt.Sprint(len(in.Data))})
 		letter.Data = textOf(in.Data[:keep])
+		letter.Key = "" // may be what is too large
 	}
 	return letter
 }
