@@ -76,6 +76,9 @@ func Compile(src string) (*Program, error) {
 	if steps, ok := pathOf(q); ok && !hasEach(steps) {
 		p.path = &Path{src: src, steps: steps}
 	}
+	if p.path == nil {
+		p.plan = newPlan(src, q)
+	}
 	p.pool.New = func() any { return new(scratch) }
 	return p, nil
 }
@@ -147,6 +150,12 @@ func (p *Program) run(ctx context.Context, s *scratch, in []byte, out *output) e
 			return err
 		}
 	}
+	if p.plan != nil {
+		if err := p.plan.run(ctx, s, in, out); err != errFallback {
+			return err
+		}
+		out.undo()
+	}
 	if err := jsonscan.Valid(in, jsonscan.MaxDepth); err != nil {
 		return err
 	}
@@ -157,8 +166,10 @@ var null = []byte("null")
 
 // scratch is what one run needs and the next can use again.
 type scratch struct {
-	dec decoder
-	enc encoder
+	dec   decoder
+	enc   encoder
+	spans []span
+	vars  []any
 }
 
 // put gives the scratch back, without hold of anything large or of the record.

@@ -46,3 +46,8 @@ func (o *output) end() error {
 	o.ends = append(o.ends, len(o.dst))
 	return nil
 }
+
+// undo drops what the run has given so far.
+func (o *output) undo() {
+	o.dst, o.ends, o.isTrue = o.dst[:o.start], o.ends[:o.first], false
+}
