@@ -1,6 +1,20 @@
 package config
 
-import "errors"
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// FileName is what Load looks for when no file is named.
+const FileName = "ferry.yaml"
 
 // Options say where Load looks.
 type Options struct {
@@ -13,26 +27,167 @@ type Options struct {
 	// Set holds what flags say, by dotted key: "listen", "pipelines.orders.every". It goes before everything else.
 	Set map[string]string
 	// Checks are run on the values of keys tagged `check:"NAME"`, so that this package needs no other: jq, jqpath,
-	// cron, queue, state, schema. An error with a method Offset() int puts the caret on that byte of the value.
+	// cron, queue, state, schema (whose value is the file's path). An error with a method Offset() int puts the caret
+	// on that byte of the value.
 	Checks map[string]func(value string) error
 	// Profile is the default of the key env. Empty: dev.
 	Profile string
 }
 
-// Load reads the configuration, fills in defaults and checks it. What is wrong is returned all at once as Errors.
-func Load(o Options) (*Config, error) { return nil, errors.New("load configuration: not built yet") }
-
-// Parse is Load for a file whose text is already there, such as a built-in one. name stands for it in errors. Files
-// beside it (.env, config/) are read only when Dir is set.
-func Parse(src []byte, name string, o Options) (*Config, error) {
-	return nil, errors.New("load configuration: not built yet")
+// Load reads the configuration, fills in defaults and checks it. The layers, each over the one before it: defaults,
+// the file, config/dev.env or config/prod.env (as env says), .env, the environment, flags. What is wrong comes back
+// all at once as Errors; a file that cannot be read as an error that wraps the system's.
+func Load(o Options) (*Config, error) {
+	name := o.File
+	if name == "" {
+		name = filepath.Join(o.Dir, FileName)
+	}
+	src, err := readRegular(name)
+	switch {
+	case err == nil:
+	case o.File == "" && errors.Is(err, fs.ErrNotExist):
+		l := &loader{Options: o, dir: o.Dir}
+		return l.load(nil)
+	default:
+		return nil, fmt.Errorf("load configuration: %w", err)
+	}
+	l := &loader{Options: o, dir: filepath.Dir(name), files: []string{name}}
+	return l.load(&source{name: name, lines: strings.Split(string(src), "\n"), expand: true})
 }
 
-// Redacted gives the whole effective configuration as YAML with every secret hidden.
-func (c *Config) Redacted() ([]byte, error) { return nil, errors.New("not built yet") }
+// Parse is Load for a file whose text is already there, such as a built-in one. name stands for it in errors. The
+// files in Dir (.env, config/, schemas) are read only when Dir is set.
+func Parse(src []byte, name string, o Options) (*Config, error) {
+	l := &loader{Options: o, dir: o.Dir, alone: o.Dir == ""}
+	return l.load(&source{name: name, lines: strings.Split(string(src), "\n"), expand: true})
+}
 
-// Schema gives the JSON Schema (2020-12) of the configuration file, for editors.
-func Schema() []byte { return nil }
+// A loader carries one call of Load.
+type loader struct {
+	Options
+	problems
+	dir   string // what paths in the file are relative to
+	alone bool   // read no files in Dir
+	files []string
+	vars  variables
+}
 
-// Reference gives docs/configuration.md.
-func Reference() []byte { return nil }
+func (l *loader) load(src *source) (*Config, error) {
+	root := &node{kind: mapping, at: place{src: &source{name: "environment"}}}
+	if src != nil {
+		at := place{src: src}
+		if tree := readYAML(strings.Join(src.lines, "\n"), at, true, &l.problems); tree != nil && tree.kind != null {
+			root = tree
+		}
+		if len(l.list) == 0 && root.kind != mapping {
+			l.add(root.at, "", "begin with a key, for example listen: 127.0.0.1:8080", "wants a mapping, got %s", root.kind)
+		}
+		if root.kind != mapping {
+			root = &node{kind: mapping, at: at}
+		}
+	}
+	l.readVariables(root)
+	if len(l.list) > 0 {
+		return nil, l.err() // what follows would only be confused by it
+	}
+	root, warnings := applyVariables(root, l.vars, &l.problems)
+	root = setFlags(root, l.Set, &l.problems)
+	if l.Profile != "" && !root.has("env") {
+		root = merge(root, nest([]string{"env"}, &node{kind: scalar, text: l.Profile, plain: true}), configType)
+	}
+	mergeDefaults(root)
+
+	d := &decoder{problems: &l.problems, expander: l.expander(), checks: l.Checks, dir: l.dir, files: &l.files}
+	c := &Config{}
+	d.fields(root, reflect.ValueOf(c).Elem(), "")
+	warnings = append(warnings, l.complete(c)...)
+	d.cross(c, root)
+	if err := l.err(); err != nil {
+		return nil, err
+	}
+	c.Warnings = warnings
+	slices.Sort(l.files)
+	c.Files = slices.Compact(l.files)
+	return c, nil
+}
+
+func (l *loader) expander() expander {
+	return expander{lookup: l.vars.lookup, dir: l.dir, files: &l.files}
+}
+
+// readVariables collects the environment, .env and config/<env>.env, the weakest first.
+func (l *loader) readVariables(root *node) {
+	own, dotenv := variables{}, variables{}
+	own.add(l.Environ)
+	l.readDotenv(dotenv, ".env")
+	l.vars = maps.Clone(dotenv)
+	maps.Copy(l.vars, own)
+	if name := l.env(root); name == "dev" || name == "prod" {
+		l.vars = variables{}
+		l.readDotenv(l.vars, filepath.Join("config", name+".env"))
+		maps.Copy(l.vars, dotenv)
+		maps.Copy(l.vars, own)
+	}
+}
+
+// env says which of config/dev.env and config/prod.env is read, before the key env can be decoded.
+func (l *loader) env(root *node) string {
+	if env := cmp.Or(l.Set["env"], l.vars["FERRY_ENV"].text); env != "" {
+		return env
+	}
+	if n, ok := root.find("env"); ok && n.kind == scalar {
+		x := l.expander()
+		env, _, _ := x.expand(n.text) // an error in it comes up when the key is decoded
+		return env
+	}
+	return cmp.Or(l.Profile, "dev")
+}
+
+func (l *loader) readDotenv(v variables, name string) {
+	if l.alone {
+		return
+	}
+	name = filepath.Join(l.Dir, name)
+	text, err := readRegular(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil:
+		l.add(place{src: &source{name: name}}, "", "", "%v", err)
+		return
+	}
+	l.files = append(l.files, name)
+	v.addFile(name, string(text), &l.problems)
+}
+
+// complete fills in what follows from other keys, and says what a person should know.
+func (l *loader) complete(c *Config) (warnings []string) {
+	if key := l.vars["FERRY_API_KEY"].text; key != "" && !c.Auth.None {
+		c.Auth.Keys = append(c.Auth.Keys, APIKey{Name: "env", Key: Secret(key), Role: "admin"})
+	}
+	for name, p := range c.Pipelines {
+		p.Topic = cmp.Or(p.Topic, name)
+		p.Source.Timeouts.Headers = cmp.Or(p.Source.Timeouts.Headers, p.Source.Timeout)
+		p.Source.Timeouts.Idle = cmp.Or(p.Source.Timeouts.Idle, p.Source.Timeout)
+		c.Pipelines[name] = p
+	}
+	if c.Auth.None && l.vars["FERRY_API_KEY"].text != "" {
+		warnings = append(warnings, "FERRY_API_KEY guards nothing: the configuration says auth: none")
+	}
+	if c.Env == "dev" && !isLoopback(c.Listen) && len(c.Auth.Keys) == 0 && !c.Auth.None {
+		warnings = append(warnings, fmt.Sprintf("other machines can reach %s, and anybody may call: set FERRY_API_KEY, or say auth: none", c.Listen))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Pipelines)) {
+		s := c.Pipelines[name].Source
+		if address := cmp.Or(s.Get, s.Post); hideQuery(address) != address {
+			warnings = append(warnings, fmt.Sprintf("pipelines.%s.source: the address seems to hold a secret (%s), which would show up in logs: put it under auth: {api_key: …}", name, hideQuery(address)))
+		}
+	}
+	if len(c.Pipelines) == 0 {
+		warnings = append(warnings, "there are no pipelines: write some into "+FileName+", or set API_URL")
+	}
+	if _, err := os.Stat(filepath.Join(l.Dir, "ferry.yml")); err == nil && l.File == "" && !l.alone {
+		warnings = append(warnings, "ferry.yml is not read: call it "+FileName)
+	}
+	return warnings
+}

@@ -52,25 +52,24 @@ func (u URL) String() string {
 		scheme, rest = "", string(u)
 	}
 	end := strings.IndexAny(rest, "/?#")
-	if _, err := url.Parse(string(u)); err != nil {
-		// An unescaped / or # in a password: everything before the last @ may be part of it.
-		end = strings.LastIndexByte(rest, '@') + 1
-	}
 	if end < 0 {
 		end = len(rest)
 	}
-	hosts := strings.Split(rest[:end], ",")
-	for i, host := range hosts {
-		if at := strings.LastIndexByte(host, '@'); at >= 0 {
-			user, _, hasPassword := strings.Cut(host[:at], ":")
-			if hasPassword {
-				hosts[i] = user + ":" + redacted + host[at:]
-			} else {
-				hosts[i] = redacted + host[at:] // a lone name is often a token, as in nats://token@host
-			}
-		}
+	at := strings.LastIndexByte(rest[:end], '@')
+	if _, err := url.Parse(string(u)); err != nil {
+		at = strings.LastIndexByte(rest, '@') // a / or # in a password ends the host too early
 	}
-	return scheme + strings.Join(hosts, ",") + hideQuery(rest[end:])
+	if at < 0 {
+		return scheme + hideQuery(rest)
+	}
+	// With several hosts a comma may belong to a password: all up to the last @ is hidden.
+	user, _, hasPassword := strings.Cut(rest[:at], ":")
+	if hasPassword {
+		user += ":"
+	} else {
+		user = "" // a lone name is often a token, as in nats://token@host
+	}
+	return scheme + user + redacted + hideQuery(rest[at:])
 }
 
 // Format hides the login from every verb of package fmt.
