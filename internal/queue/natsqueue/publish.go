@@ -1,0 +1,264 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"ferry/internal/queue"
+	"ferry/internal/record"
+)
+
+// plainMax is up to how many records are cheaper as single messages, a sync each, than as an atomic batch, whose
+// staging costs the server several syncs.
+const plainMax = 8
+
+// groupBytes bounds one group commit.
+const groupBytes = 8 << 20
+
+// Publish implements queue.Queue.
+func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record) error {
+	t, err := q.enterTopic(name)
+	if err != nil {
+		return err
+	}
+	defer q.busy.Done()
+	if len(batch) == 0 {
+		return nil
+	}
+	ch, err := q.ensure(ctx, t, true)
+	if err != nil {
+		return err
+	}
+	failed := ch.tooLarge(batch, nil, 0)
+	good := batch
+	if failed != nil {
+		good = make([]record.Record, 0, len(batch)-len(failed))
+		for i := range batch {
+			if failed[i] == nil {
+				good = append(good, batch[i])
+			}
+		}
+	}
+	// What does not fit into one atomic batch goes as several, one after the other, so that order holds.
+	for len(good) > 0 {
+		n, bytes := q.chunk(good)
+		if err := ch.group.publish(ctx, t, good[:n], bytes); err != nil {
+			return err
+		}
+		good = good[n:]
+	}
+	if failed != nil {
+		return &queue.BatchError{Failed: failed, Total: len(batch)}
+	}
+	return nil
+}
+
+// tooLarge finds the records that no message can hold and adds them to failed, by index from first on.
+func (ch *channel) tooLarge(batch []record.Record, failed map[int]error, first int) map[int]error {
+	limit := int(ch.maxRecord.Load())
+	for i := range batch {
+		header, total := size(&batch[i])
+		if header <= maxHeader && total <= limit {
+			continue
+		}
+		if failed == nil {
+			failed = make(map[int]error)
+		}
+		if header > maxHeader {
+			failed[first+i] = &queue.TooLargeError{Size: header, Limit: maxHeader}
+		} else {
+			failed[first+i] = &queue.TooLargeError{Size: total, Limit: limit}
+		}
+	}
+	return failed
+}
+
+// chunk says how many of the records go into the next batch, and their bytes.
+func (q *Queue) chunk(batch []record.Record) (n, bytes int) {
+	for n < len(batch) && n < q.cfg.MaxBatch {
+		b := batch[n].Size()
+		if n > 0 && bytes+b > groupBytes {
+			break
+		}
+		bytes += b
+		n++
+	}
+	return n, bytes
+}
+
+// group is a topic's group commit. Calls put their records into a queue; one goroutine, there only while there is
+// something to write, takes all that wait and writes them as one atomic batch. While a batch is on its way the next
+// one gathers, so the batches grow with the load and no call ever waits for company.
+type group struct {
+	q  *Queue
+	ch *channel
+
+	mu      sync.Mutex
+	waiting []*entry
+	running bool
+}
+
+// entry is one call's records on their way.
+type entry struct {
+	topic   topic
+	records []record.Record
+	bytes   int
+	done    chan error // holds one
+}
+
+func (g *group) init(q *Queue, ch *channel) { g.q, g.ch = q, ch }
+
+// publish hands the records over and waits until they are durable. When the context ends first, and they have not
+// been taken yet, they are taken back and nothing is written.
+func (g *group) publish(ctx context.Context, t topic, records []record.Record, bytes int) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("publish to %s: nothing written: %w", t.name, context.Cause(ctx))
+	}
+	e := &entry{topic: t, records: records, bytes: bytes, done: make(chan error, 1)}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, e)
+	if !g.running {
+		g.running = true
+		g.q.busy.Add(1) // the caller is counted already, so Close cannot be past its wait
+		go g.run()
+	}
+	g.mu.Unlock()
+	select {
+	case err := <-e.done:
+		return err
+	case <-ctx.Done():
+	}
+	if g.takeBack(e) {
+		return fmt.Errorf("publish to %s: nothing written: %w", t.name, context.Cause(ctx))
+	}
+	select {
+	case err := <-e.done:
+		return err
+	default:
+		return fmt.Errorf("publish to %s: outcome unknown: %w", t.name, context.Cause(ctx))
+	}
+}
+
+func (g *group) takeBack(e *entry) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, w := range g.waiting {
+		if w == e {
+			g.waiting = append(g.waiting[:i], g.waiting[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// take gives the next batch: as many waiting entries as fit, or nil when none waits, which ends the goroutine.
+func (g *group) take() []*entry {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n, records, bytes := 0, 0, 0
+	for n < len(g.waiting) {
+		e := g.waiting[n]
+		if n > 0 && (records+len(e.records) > g.q.cfg.MaxBatch || bytes+e.bytes > groupBytes) {
+			break
+		}
+		records += len(e.records)
+		bytes += e.bytes
+		n++
+	}
+	if n == 0 {
+		g.running, g.waiting = false, nil
+		return nil
+	}
+	taken := g.waiting[:n:n]
+	g.waiting = append([]*entry(nil), g.waiting[n:]...)
+	return taken
+}
+
+// run writes batch after batch. It works under a context of its own: a caller that gives up must not take the others'
+// records with it.
+func (g *group) run() {
+	defer g.q.busy.Done()
+	for {
+		entries := g.take()
+		if entries == nil {
+			return
+		}
+		n := 0
+		for _, e := range entries {
+			n += len(e.records)
+		}
+		if n <= plainMax || !g.q.atomic {
+			g.single(entries)
+			continue
+		}
+		err := g.batch(entries, n)
+		for _, e := range entries {
+			e.done <- err
+		}
+	}
+}
+
+// batch writes all entries as one atomic batch.
+func (g *group) batch(entries []*entry, n int) error {
+	ctx := context.Background()
+	at, i := 0, 0 // the entry, and the record in it
+	_, err := g.q.sendBatch(ctx, n, func(_ int, m *nats.Msg) {
+		for i == len(entries[at].records) {
+			at, i = at+1, 0
+		}
+		m.Subject = entries[at].topic.name
+		encode(m, &entries[at].records[i])
+		i++
+	})
+	return g.failure(ctx, err)
+}
+
+// single writes each record as a message of its own, all on their way at once.
+func (g *group) single(entries []*entry) {
+	ctx := context.Background()
+	acks := make([][]jetstream.PubAckFuture, len(entries))
+	errs := make([]error, len(entries))
+	for k, e := range entries {
+		for i := range e.records {
+			m := &nats.Msg{Subject: e.topic.name, Header: make(nats.Header, 4)}
+			encode(m, &e.records[i])
+			if !g.q.atomic && e.records[i].ID != "" {
+				m.Header[headerMsgID] = []string{e.topic.name + " " + e.records[i].ID}
+			}
+			ack, err := g.q.js.PublishMsgAsync(m)
+			if err != nil {
+				errs[k] = err
+				break
+			}
+			acks[k] = append(acks[k], ack)
+		}
+	}
+	for k, e := range entries {
+		for _, ack := range acks[k] {
+			select {
+			case <-ack.Ok():
+			case err := <-ack.Err():
+				if errs[k] == nil {
+					errs[k] = err
+				}
+			}
+		}
+		e.done <- g.failure(ctx, errs[k])
+	}
+}
+
+// failure gives callers an error of the contract, and forgets the stream when nobody listens to it any more.
+func (g *group) failure(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) {
+		g.ch.ready.Store(false)
+	}
+	return g.q.mapError(ctx, "publish", err)
+}

@@ -1,0 +1,397 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"ferry/internal/queue"
+)
+
+// browseBytes bounds what one Browse holds in memory (invariant 7).
+const browseBytes = 64 << 20
+
+// enterReader is enter for a topic that must exist.
+func (q *Queue) enterReader(ctx context.Context, name string) (topic, *channel, error) {
+	t, err := q.enterTopic(name)
+	if err != nil {
+		return t, nil, err
+	}
+	ch, err := q.ensure(ctx, t, false)
+	if err != nil {
+		q.busy.Done()
+		return t, nil, err
+	}
+	return t, ch, nil
+}
+
+// Browse implements queue.Reader. Positions are the stream's sequence numbers.
+func (q *Queue) Browse(ctx context.Context, name string, from int64, max int) ([]queue.Stored, error) {
+	t, ch, err := q.enterReader(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer q.busy.Done()
+	if max <= 0 {
+		return nil, nil
+	}
+	ctx, cancel := q.roundTrip(ctx)
+	defer cancel()
+	start := uint64(1)
+	if from > 0 {
+		start = uint64(from)
+	}
+	if from < 0 {
+		if start, err = q.fromEnd(ctx, t, uint64(-from)); err != nil {
+			return nil, q.readFailure(ctx, ch, t, err)
+		}
+	}
+	stored, _, err := q.get(ctx, t, start, max)
+	if err != nil {
+		return nil, q.readFailure(ctx, ch, t, err)
+	}
+	return stored, nil
+}
+
+// get reads up to max records of the topic from the stream's sequence start on, and how many more there are after the
+// last of them.
+func (q *Queue) get(ctx context.Context, t topic, start uint64, max int) (got []queue.Stored, more uint64, err error) {
+	msgs, err := jetstreamext.GetBatch(ctx, q.js, t.stream(), max, jetstreamext.GetBatchSeq(start),
+		jetstreamext.GetBatchSubject(t.name), jetstreamext.GetBatchMaxBytes(browseBytes))
+	if err != nil {
+		return nil, 0, err
+	}
+	for m, err := range msgs {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			break
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		more, _ = strconv.ParseUint(m.Header.Get("Nats-Num-Pending"), 10, 64)
+		got = append(got, queue.Stored{Record: decode(m.Header, m.Data), Position: int64(m.Sequence), Time: m.Time})
+	}
+	return got, more, nil
+}
+
+// fromEnd finds the sequence of the topic's n-th last record. Other subjects lie between, so it looks back by ever
+// larger steps until enough records lie ahead, then halves the last step.
+func (q *Queue) fromEnd(ctx context.Context, t topic, n uint64) (uint64, error) {
+	last, err := q.last(ctx, t)
+	if err != nil || last == nil {
+		return 1, err
+	}
+	// ahead counts the records from seq on.
+	ahead := func(seq uint64) (uint64, error) {
+		got, more, err := q.get(ctx, t, seq, 1)
+		return more + uint64(len(got)), err
+	}
+	enough, few := uint64(1), last.Sequence+1 // from `few` on there are fewer than n
+	for step := n; step < last.Sequence; step *= 2 {
+		seq := last.Sequence + 1 - step
+		count, err := ahead(seq)
+		if err != nil {
+			return 0, err
+		}
+		if count == n {
+			return seq, nil
+		}
+		if count > n {
+			enough = seq
+			break
+		}
+		few = seq
+	}
+	for enough+1 < few {
+		middle := enough + (few-enough)/2
+		count, err := ahead(middle)
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case count == n:
+			return middle, nil
+		case count > n:
+			enough = middle
+		default:
+			few = middle
+		}
+	}
+	return enough, nil
+}
+
+// last gives the topic's newest record, nil when it has none.
+func (q *Queue) last(ctx context.Context, t topic) (*jetstream.RawStreamMsg, error) {
+	s, err := q.js.Stream(ctx, t.stream())
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.GetLastMsgForSubject(ctx, t.name)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	return m, err
+}
+
+func (q *Queue) readFailure(ctx context.Context, ch *channel, t topic, err error) error {
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrNoResponders) {
+		ch.ready.Store(false)
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("%w: %s", queue.ErrNoTopic, t.name)
+	}
+	return q.mapError(ctx, "read topic "+t.name, err)
+}
+
+// reader gives the durable consumer that all receivers of a topic share, on any instance.
+func (q *Queue) reader(ctx context.Context, ch *channel, t topic) (jetstream.Consumer, error) {
+	if c, ok := ch.readers.Load(t.consumer()); ok {
+		return c.(jetstream.Consumer), nil
+	}
+	c, err := q.js.CreateOrUpdateConsumer(ctx, t.stream(), jetstream.ConsumerConfig{
+		Durable:       t.consumer(),
+		Description:   "POST /v1/topics/" + t.name + "/receive",
+		FilterSubject: t.name,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       q.cfg.Redelivery,
+		MaxAckPending: -1,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ch.readers.Store(t.consumer(), c)
+	return c, nil
+}
+
+// Receive implements queue.Reader.
+func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Duration) ([]queue.Delivery, error) {
+	t, ch, err := q.enterReader(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer q.busy.Done()
+	if max <= 0 {
+		return nil, nil
+	}
+	setup, cancel := q.roundTrip(ctx)
+	defer cancel()
+	c, err := q.reader(setup, ch, t)
+	if err != nil {
+		return nil, q.readFailure(setup, ch, t, err)
+	}
+	got, err := take(c.FetchNoWait(max))
+	if err == nil && len(got) == 0 && wait > 0 {
+		// Wait for the first one alone: a fetch of several would wait for all of them.
+		wctx, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		got, err = take(c.Fetch(1, jetstream.FetchContext(wctx)))
+		if err == nil && len(got) == 1 && max > 1 {
+			more, merr := take(c.FetchNoWait(max - 1))
+			if merr == nil {
+				got = append(got, more...)
+			}
+		}
+	}
+	if len(got) > 0 {
+		return got, nil
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("receive from %s: %w", t.name, context.Cause(ctx))
+	}
+	if err != nil {
+		ch.readers.Delete(t.consumer()) // someone may have deleted it
+		return nil, q.readFailure(ctx, ch, t, err)
+	}
+	return nil, nil
+}
+
+// take collects a fetch.
+func take(b jetstream.MessageBatch, err error) ([]queue.Delivery, error) {
+	if err != nil {
+		return nil, err
+	}
+	var got []queue.Delivery
+	for m := range b.Messages() {
+		meta, err := m.Metadata()
+		if err != nil {
+			return got, err
+		}
+		got = append(got, queue.Delivery{
+			Stored: queue.Stored{
+				Record:   decode(m.Headers(), m.Data()),
+				Position: int64(meta.Sequence.Stream),
+				Time:     meta.Timestamp,
+			},
+			Receipt: m.Reply(),
+			Attempt: int(meta.NumDelivered),
+		})
+	}
+	err = b.Error()
+	if errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoMessages) {
+		err = nil // nothing came
+	}
+	return got, err
+}
+
+// Ack implements queue.Reader. NATS itself confirms an acknowledgement of anything; what is known to be done with is
+// told from the consumer's state, so a record that was acknowledged while older ones still wait may be acknowledged
+// twice without an error.
+func (q *Queue) Ack(ctx context.Context, name string, receipts ...string) error {
+	return q.answer(ctx, name, receipts, "+ACK")
+}
+
+// Nack implements queue.Reader.
+func (q *Queue) Nack(ctx context.Context, name string, receipts ...string) error {
+	return q.answer(ctx, name, receipts, "-NAK")
+}
+
+func (q *Queue) answer(ctx context.Context, name string, receipts []string, what string) error {
+	t, ch, err := q.enterReader(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer q.busy.Done()
+	if len(receipts) == 0 {
+		return nil
+	}
+	ctx, cancel := q.roundTrip(ctx)
+	defer cancel()
+	c, err := q.reader(ctx, ch, t)
+	if err != nil {
+		return q.readFailure(ctx, ch, t, err)
+	}
+	var errs []error
+	for _, receipt := range receipts {
+		info, err := c.Info(ctx)
+		if err != nil {
+			ch.readers.Delete(t.consumer())
+			return q.readFailure(ctx, ch, t, err)
+		}
+		seq, ok := receiptSeq(receipt, t)
+		if !ok || seq <= info.AckFloor.Stream || seq > info.Delivered.Stream || info.NumAckPending == 0 {
+			errs = append(errs, fmt.Errorf("%w: %.80q", queue.ErrReceipt, receipt))
+			continue
+		}
+		if _, err := q.nc.RequestWithContext(ctx, receipt, []byte(what)); err != nil {
+			return q.readFailure(ctx, ch, t, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// receiptSeq reads the stream's sequence out of a receipt, which is the subject on which NATS awaits the answer:
+// $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>, with
+// <domain>.<account> before the stream on newer servers. It refuses everything that is not this topic's.
+func receiptSeq(receipt string, t topic) (uint64, bool) {
+	parts := strings.Split(receipt, ".")
+	switch {
+	case len(parts) < 9 || len(parts) > 12 || parts[0] != "$JS" || parts[1] != "ACK" || strings.ContainsAny(receipt, " \t\r\n*>"):
+		return 0, false
+	case len(parts) >= 11:
+		parts = parts[4:]
+	default:
+		parts = parts[2:]
+	}
+	if parts[0] != t.stream() || parts[1] != t.consumer() {
+		return 0, false
+	}
+	seq, err := strconv.ParseUint(parts[3], 10, 64)
+	return seq, err == nil
+}
+
+// Stats implements queue.Reader. Bytes is the topic's share, by records, of what its stream weighs.
+func (q *Queue) Stats(ctx context.Context, name string) (queue.Stats, error) {
+	t, ch, err := q.enterReader(ctx, name)
+	if err != nil {
+		return queue.Stats{}, err
+	}
+	defer q.busy.Done()
+	ctx, cancel := q.roundTrip(ctx)
+	defer cancel()
+	st, err := q.stats(ctx, t)
+	if err != nil {
+		return st, q.readFailure(ctx, ch, t, err)
+	}
+	return st, nil
+}
+
+func (q *Queue) stats(ctx context.Context, t topic) (queue.Stats, error) {
+	var st queue.Stats
+	s, err := q.js.Stream(ctx, t.stream())
+	if err != nil {
+		return st, err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(t.name))
+	if err != nil {
+		return st, err
+	}
+	st.Records = int64(info.State.Subjects[t.name])
+	if st.Records == 0 {
+		return st, nil
+	}
+	st.Bytes = int64(float64(info.State.Bytes) * float64(st.Records) / float64(info.State.Msgs))
+	st.Waiting = st.Records
+	c, err := s.Consumer(ctx, t.consumer())
+	switch {
+	case err == nil:
+		ci := c.CachedInfo()
+		st.Waiting = int64(ci.NumPending) + int64(ci.NumAckPending)
+	case !errors.Is(err, jetstream.ErrConsumerNotFound):
+		return st, err
+	}
+	first, _, err := q.get(ctx, t, 1, 1)
+	if err != nil {
+		return st, err
+	}
+	if len(first) > 0 {
+		st.First = first[0].Position
+	}
+	last, err := s.GetLastMsgForSubject(ctx, t.name)
+	if err == nil {
+		st.Last = int64(last.Sequence)
+	} else if !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return st, err
+	}
+	return st, nil
+}
+
+// Topics implements queue.Reader.
+func (q *Queue) Topics(ctx context.Context) ([]string, error) {
+	if err := q.enter(); err != nil {
+		return nil, err
+	}
+	defer q.busy.Done()
+	ctx, cancel := q.roundTrip(ctx)
+	defer cancel()
+	var topics []string
+	list := q.js.ListStreams(ctx)
+	for info := range list.Info() {
+		base := info.Config.Metadata[topicMeta]
+		if base == "" || !strings.HasPrefix(info.Config.Name, streamPrefix) {
+			continue
+		}
+		topics = append(topics, base)
+		dead, err := parseTopic(queue.DeadTopic(base))
+		if err != nil {
+			continue
+		}
+		if m, err := q.last(ctx, dead); err != nil {
+			return nil, q.mapError(ctx, "list topics", err)
+		} else if m != nil {
+			topics = append(topics, dead.name)
+		}
+	}
+	if err := list.Err(); err != nil {
+		return nil, q.mapError(ctx, "list topics", err)
+	}
+	slices.Sort(topics)
+	return topics, nil
+}

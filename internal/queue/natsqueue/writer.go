@@ -1,0 +1,280 @@
+package natsqueue
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"ferry/internal/queue"
+	"ferry/internal/record"
+	"ferry/internal/retry"
+)
+
+// saved is a pipeline's cursor as it lies in the stream.
+type saved struct {
+	seq    uint64 // 0: none yet
+	data   record.Cursor
+	writer string
+	commit string
+}
+
+// readCursor asks the stream's leader, whose answer is never behind what it has confirmed; a direct get may be.
+func (q *Queue) readCursor(ctx context.Context, t topic, pipeline string) (saved, error) {
+	ctx, cancel := q.roundTrip(ctx)
+	defer cancel()
+	ask, err := json.Marshal(map[string]string{"last_by_subj": t.cursor(pipeline)})
+	if err != nil {
+		return saved{}, err
+	}
+	answer, err := q.nc.RequestWithContext(ctx, q.apiPrefix()+"STREAM.MSG.GET."+t.stream(), ask)
+	if err != nil {
+		return saved{}, q.mapError(ctx, "read cursor of "+pipeline, err)
+	}
+	var got struct {
+		Message *struct {
+			Seq    uint64 `json:"seq"`
+			Header []byte `json:"hdrs"`
+			Data   []byte `json:"data"`
+		} `json:"message"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &got); err != nil {
+		return saved{}, fmt.Errorf("read cursor of %s: %w", pipeline, err)
+	}
+	switch {
+	case got.Error != nil && got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return saved{}, nil
+	case got.Error != nil:
+		return saved{}, q.mapError(ctx, "read cursor of "+pipeline, got.Error)
+	case got.Message == nil:
+		return saved{}, fmt.Errorf("read cursor of %s: the server's answer holds no message", pipeline)
+	}
+	h, err := nats.DecodeHeadersMsg(got.Message.Header)
+	if err != nil {
+		return saved{}, fmt.Errorf("read cursor of %s: %w", pipeline, err)
+	}
+	return saved{got.Message.Seq, got.Message.Data, h.Get(headerWriter), h.Get(headerCommit)}, nil
+}
+
+func (q *Queue) apiPrefix() string {
+	if q.cfg.Domain != "" {
+		return "$JS." + q.cfg.Domain + ".API."
+	}
+	return "$JS.API."
+}
+
+// fillCursor writes a cursor message that is taken only if the last one is expected, and that replaces it.
+func fillCursor(m *nats.Msg, subject string, s saved, expected uint64) {
+	clear(m.Header)
+	m.Subject, m.Data = subject, s.data
+	put(m.Header, headerWriter, s.writer)
+	put(m.Header, headerCommit, s.commit)
+	put(m.Header, headerTTL, "never") // it outlives the stream's max_age
+	put(m.Header, headerRollup, "sub")
+	put(m.Header, headerExpected, strconv.FormatUint(expected, 10))
+}
+
+func checkPipeline(name string) error {
+	if !isToken(name) {
+		return retry.Permanent(fmt.Errorf("pipeline %q cannot be part of a NATS subject: use letters, digits, - and _", name))
+	}
+	return nil
+}
+
+// Cursor implements queue.Queue.
+func (q *Queue) Cursor(ctx context.Context, pipeline, name string) (record.Cursor, error) {
+	t, err := q.enterTopic(name)
+	if err != nil {
+		return nil, err
+	}
+	defer q.busy.Done()
+	if err := checkPipeline(pipeline); err != nil {
+		return nil, err
+	}
+	if q.low != nil {
+		return q.low.Cursor(ctx, pipeline, name)
+	}
+	if _, err := q.ensure(ctx, t, false); errors.Is(err, queue.ErrNoTopic) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	s, err := q.readCursor(ctx, t, pipeline)
+	return s.data, err
+}
+
+// OpenWriter implements queue.Queue. The claim is a cursor message with the same cursor and the new writer's name,
+// taken only if no other came in between; whoever expects the sequence before it is fenced (invariant 6).
+func (q *Queue) OpenWriter(ctx context.Context, pipeline, name string) (queue.Writer, error) {
+	t, err := q.enterTopic(name)
+	if err != nil {
+		return nil, err
+	}
+	defer q.busy.Done()
+	if err := checkPipeline(pipeline); err != nil {
+		return nil, err
+	}
+	if t.name != t.base {
+		return nil, retry.Permanent(fmt.Errorf("topic %q is for dead letters; a pipeline cannot write to it", name))
+	}
+	if q.low != nil {
+		return q.low.OpenWriter(ctx, pipeline, name)
+	}
+	ch, err := q.ensure(ctx, t, true)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{q: q, ch: ch, topic: t, pipeline: pipeline, name: q.token()}
+	for range 10 {
+		last, err := q.readCursor(ctx, t, pipeline)
+		if err != nil {
+			return nil, err
+		}
+		claim := saved{data: last.data, writer: w.name, commit: q.token()}
+		seq, err := q.sendBatch(ctx, 1, func(_ int, m *nats.Msg) {
+			fillCursor(m, t.cursor(pipeline), claim, last.seq)
+		})
+		switch {
+		case err == nil:
+			w.seq, w.cursor = seq, last.data
+			return w, nil
+		case !isConflict(err):
+			return nil, w.failure(ctx, "claim pipeline "+pipeline, err)
+		}
+	}
+	return nil, fmt.Errorf("claim pipeline %s: %w: others claim it all the time", pipeline, queue.ErrUnavailable)
+}
+
+// writer commits for one run. It belongs to one goroutine.
+type writer struct {
+	q        *Queue
+	ch       *channel
+	topic    topic
+	pipeline string
+	name     string
+
+	cursor  record.Cursor
+	seq     uint64   // of the last cursor message, which the next one expects
+	unknown *attempt // a commit that may or may not have been written
+	fenced  bool
+}
+
+// attempt is a commit under way, by what tells it from another one.
+type attempt struct {
+	id            string
+	next          record.Cursor
+	records, dead int
+}
+
+func (a *attempt) is(b queue.Batch, next record.Cursor) bool {
+	return a.records == len(b.Records) && a.dead == len(b.Dead) && bytes.Equal(a.next, next)
+}
+
+// Cursor implements queue.Writer.
+func (w *writer) Cursor() record.Cursor { return w.cursor }
+
+// Close implements queue.Writer. A claim costs nothing and is fenced by the next one.
+func (w *writer) Close(context.Context) error { return nil }
+
+// Commit implements queue.Writer: one atomic batch of records, dead letters and cursor (invariants 1 and 6).
+func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) error {
+	if err := w.q.enter(); err != nil {
+		return err
+	}
+	defer w.q.busy.Done()
+	if w.fenced {
+		return queue.ErrFenced
+	}
+	failed := w.ch.tooLarge(b.Records, nil, 0)
+	if failed = w.ch.tooLarge(b.Dead, failed, len(b.Records)); failed != nil {
+		return &queue.BatchError{Failed: failed, Total: b.Len()}
+	}
+	if n := b.Len(); n > w.q.info.Limits.CommitRecords {
+		return retry.Permanent(fmt.Errorf("commit of %d records is over the queue's limit of %d", n, w.q.info.Limits.CommitRecords))
+	}
+	if w.unknown != nil {
+		written, err := w.find(ctx)
+		if err != nil {
+			return err
+		}
+		if written {
+			same := w.unknown.is(b, next)
+			w.done(w.seq)
+			if same {
+				return nil
+			}
+			return retry.Permanent(errors.New("the commit before this one was written after all; open the pipeline's writer anew"))
+		}
+	}
+	if w.unknown == nil || !w.unknown.is(b, next) {
+		w.unknown = &attempt{w.q.token(), bytes.Clone(next), len(b.Records), len(b.Dead)}
+	}
+	seq, err := w.send(ctx, b, next)
+	if isConflict(err) {
+		// Either an earlier try of this commit came through after all, or someone else has claimed the pipeline.
+		written, ferr := w.find(ctx)
+		switch {
+		case ferr != nil:
+			return ferr
+		case !written:
+			return w.failure(ctx, "commit", err)
+		}
+		seq, err = w.seq, nil
+	}
+	if err != nil {
+		return w.failure(ctx, "commit", err)
+	}
+	w.done(seq)
+	return nil
+}
+
+func (w *writer) done(seq uint64) {
+	w.seq, w.cursor, w.unknown = seq, w.unknown.next, nil
+}
+
+func (w *writer) send(ctx context.Context, b queue.Batch, next record.Cursor) (uint64, error) {
+	dead := queue.DeadTopic(w.topic.name)
+	return w.q.sendBatch(ctx, b.Len()+1, func(i int, m *nats.Msg) {
+		switch {
+		case i < len(b.Records):
+			m.Subject = w.topic.name
+			encode(m, &b.Records[i])
+		case i < b.Len():
+			m.Subject = dead
+			encode(m, &b.Dead[i-len(b.Records)])
+		default:
+			s := saved{data: next, writer: w.name, commit: w.unknown.id}
+			fillCursor(m, w.topic.cursor(w.pipeline), s, w.seq)
+		}
+	})
+}
+
+// find reads the cursor to learn what became of the unknown commit: written (w.seq is then its cursor's), or not
+// written, or the pipeline is someone else's (ErrFenced).
+func (w *writer) find(ctx context.Context) (written bool, err error) {
+	last, err := w.q.readCursor(ctx, w.topic, w.pipeline)
+	switch {
+	case err != nil:
+		return false, err
+	case last.commit == w.unknown.id:
+		w.seq = last.seq
+		return true, nil
+	case last.seq == w.seq:
+		return false, nil
+	}
+	w.fenced = true
+	return false, queue.ErrFenced
+}
+
+func (w *writer) failure(ctx context.Context, what string, err error) error {
+	if errors.Is(err, nats.ErrNoResponders) {
+		w.ch.ready.Store(false)
+	}
+	return w.q.mapError(ctx, what, err)
+}
