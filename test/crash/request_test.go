@@ -1,0 +1,220 @@
+//go:build !windows
+
+package crash
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// answers collects what callers of /process were told.
+type answers struct {
+	mu     sync.Mutex
+	ids    []string
+	failed []string // answers that were no success although one came
+	broken int      // requests without an answer
+}
+
+// hammer calls /process from n callers until stop is closed or no connection can be made.
+func (a *answers) hammer(url string, n int, stop <-chan struct{}) {
+	var wg sync.WaitGroup
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
+	for range n {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if !a.call(client, url) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (a *answers) call(client *http.Client, url string) bool {
+	resp, err := client.Get(url + "/process")
+	if err != nil {
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			a.mu.Lock()
+			a.broken++
+			a.mu.Unlock()
+		}
+		return false
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		a.broken++
+		return false
+	}
+	var answer struct {
+		Message string
+		Data    struct {
+			Transformed struct{ ID json.Number } `json:"transformed_data"`
+			Status      string
+		}
+	}
+	if resp.StatusCode != http.StatusOK || json.Unmarshal(body, &answer) != nil ||
+		answer.Message != "Data processed" || answer.Data.Status != "processed" || answer.Data.Transformed.ID == "" {
+		a.failed = append(a.failed, fmt.Sprintf("%d %s", resp.StatusCode, body))
+		return true
+	}
+	a.ids = append(a.ids, answer.Data.Transformed.ID.String())
+	return true
+}
+
+// inTopic counts how often each id of the simulated API lies in the topic.
+func inTopic(t *testing.T, dir string) map[string]int {
+	t.Helper()
+	count := map[string]int{}
+	for _, r := range topic(t, dir, "process") {
+		var data struct {
+			Transformed struct{ ID json.Number } `json:"transformed_data"`
+		}
+		if err := json.Unmarshal(r.Data, &data); err != nil {
+			t.Fatal(err)
+		}
+		count[data.Transformed.ID.String()]++
+	}
+	return count
+}
+
+// TestRequestsKilled: what was answered as processed is in the queue after a kill, once (invariant 2).
+func TestRequestsKilled(t *testing.T) {
+	url := mock(t)
+	for _, point := range []string{"fetched", "committing", "committed", "random"} {
+		t.Run(point, func(t *testing.T) {
+			dir := newFolder(t, processConfig(url))
+			var told answers
+			for range *rounds {
+				crashAt := ""
+				if point != "random" {
+					crashAt = fmt.Sprintf("%s:%d", point, 1+rand.IntN(200))
+				}
+				s := serve(t, dir, crashAt)
+				if point == "random" {
+					time.AfterFunc(time.Duration(5+rand.IntN(200))*time.Millisecond, func() { _ = s.cmd.Process.Kill() })
+				}
+				told.hammer(s.url, 8, nil)
+				if err := <-s.done; !killed(err) {
+					t.Fatalf("ferry serve ended with %v\n%s", err, s.talk)
+				}
+			}
+			have := inTopic(t, dir)
+			for _, id := range told.ids {
+				if have[id] != 1 {
+					t.Errorf("record %s was answered as processed and is in the queue %d times", id, have[id])
+				}
+			}
+			for id, n := range have {
+				if n != 1 {
+					t.Errorf("record %s is in the queue %d times", id, n)
+				}
+			}
+			if len(told.ids) == 0 || len(told.failed) > 0 {
+				t.Errorf("%d answers; failed: %q", len(told.ids), told.failed)
+			}
+			t.Logf("%d kills: %d answers, all in the queue; %d records in it", *rounds, len(told.ids), len(have))
+		})
+	}
+}
+
+// TestStopUnderLoad: SIGTERM fails no request that had been accepted, and loses nothing (invariant 10).
+func TestStopUnderLoad(t *testing.T) {
+	url := mock(t)
+	dir := newFolder(t, processConfig(url))
+	for range *rounds {
+		s := serve(t, dir, "")
+		var told answers
+		time.AfterFunc(300*time.Millisecond, func() { _ = s.cmd.Process.Signal(syscall.SIGTERM) })
+		told.hammer(s.url, 8, nil)
+		if err := <-s.done; err != nil {
+			t.Fatalf("ferry serve ended with %v, want exit code 0\n%s", err, s.talk)
+		}
+		have := inTopic(t, dir)
+		for _, id := range told.ids {
+			if have[id] != 1 {
+				t.Errorf("record %s was answered as processed and is in the queue %d times", id, have[id])
+			}
+		}
+		if len(told.ids) == 0 || len(told.failed) > 0 {
+			t.Errorf("%d answers; failed: %q", len(told.ids), told.failed)
+		}
+		// A connection that the kernel took and the process never saw is reset when the listener closes; each of the
+		// eight callers can meet that once. None of them may have been carried without an answer reaching the caller.
+		if told.broken > 8 {
+			t.Errorf("%d requests had no answer", told.broken)
+		}
+	}
+}
+
+// TestSyncPrecedesTheAnswer watches the system calls of one request: a sync of the queue's file lies between the
+// request's arrival and the answer's first byte. A kill cannot show this, because the page cache survives it.
+func TestSyncPrecedesTheAnswer(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("strace is not installed: apt-get install strace")
+	}
+	url := mock(t)
+	dir := newFolder(t, processConfig(url))
+	trace := filepath.Join(dir, "trace")
+	s := serve(t, dir, "", "strace", "-f", "-y", "-s", "200", "-o", trace,
+		"-e", "trace=openat,read,write,pwrite64,writev,pwritev,fsync,fdatasync,sync_file_range")
+	const requests = 5
+	for range requests {
+		var told answers
+		if !told.call(http.DefaultClient, s.url) || len(told.ids) != 1 {
+			t.Fatalf("request failed: %+v\n%s", told.failed, s.talk)
+		}
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	<-s.done
+	b, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(b), "\n")
+	var (
+		arrived  = regexp.MustCompile(`read\(.*"GET /process`)
+		resumed  = regexp.MustCompile(`<\.\.\. read resumed>.*"GET /process`)
+		answered = regexp.MustCompile(`write\(.*"HTTP/1\.1 200 OK.*`)
+		synced   = regexp.MustCompile(`(fsync|fdatasync)\(\d+<[^>]*/queue/[^>]*>`)
+	)
+	answers, waiting, sync := 0, false, false
+	for _, line := range lines {
+		switch {
+		case arrived.MatchString(line), resumed.MatchString(line):
+			waiting, sync = true, false
+		case waiting && synced.MatchString(line):
+			sync = true
+		case waiting && answered.MatchString(line) && !strings.Contains(line, "read"):
+			if !sync {
+				t.Errorf("an answer without a sync before it: %s", line)
+			}
+			waiting = false
+			answers++
+		}
+	}
+	if answers != requests {
+		t.Errorf("saw %d answers in the trace, want %d", answers, requests)
+	}
+}

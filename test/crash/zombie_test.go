@@ -1,0 +1,67 @@
+//go:build !windows
+
+package crash
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestZombie: a run is stopped in its tracks (SIGSTOP), another process takes the pipeline over and finishes it, and
+// the first one wakes up again (SIGCONT): it is told that it is fenced, and commits nothing (invariant 6). Both have
+// state stores of their own, so that nothing but the queue's fence is between them.
+func TestZombie(t *testing.T) {
+	port := freePort(t)
+	broker := newFolder(t, fmt.Sprintf("queue: \"embedded:?listen=127.0.0.1:%d\"\n", port))
+	serve(t, broker, "")
+	queue := fmt.Sprintf("queue: nats://127.0.0.1:%d\n", port)
+
+	slow := newFolder(t, queue+strings.Replace(ordersConfig, "key: .id", "key: .id\n      rate: 40/s", 1))
+	zombie := command(t.Context(), slow, "", "run", "orders", "--json")
+	var out, talk bytes.Buffer
+	zombie.Stdout, zombie.Stderr = &out, &talk
+	if err := zombie.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = zombie.Process.Kill() })
+	time.Sleep(1200 * time.Millisecond) // some of its 100 pages in 2.5 s
+	if err := zombie.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+
+	heir := newFolder(t, queue+ordersConfig)
+	if pullOnce(t, heir, "", false) {
+		t.Fatal("the heir was killed")
+	}
+	if err := zombie.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	err := zombie.Wait()
+	var exit *exec.ExitError
+	var line runLine
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 || json.Unmarshal(out.Bytes(), &line) != nil || line.Status != "fenced" {
+		t.Errorf("the zombie ended with %v and said %s\n%s\nwant exit code 1 and the status fenced", err, &out, &talk)
+	}
+	if line.Published == 0 {
+		t.Error("the zombie was stopped before it had committed anything: the test shows nothing")
+	}
+	verifyOrders(t, heir)
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
