@@ -171,14 +171,15 @@ func (h *Handler) registerDocument(doc *huma.OpenAPI) error {
 }
 
 // serveText serves bytes that do not change while the process runs, with a validator so that callers can ask cheaply
-// whether they have them.
-func (h *Handler) serveText(pattern, route, contentType string, content []byte) {
+// whether they have them. headers are names and values in turn.
+func (h *Handler) serveText(pattern, route, contentType string, content []byte, headers ...string) {
 	sum := sha256.Sum256(content)
 	etag := strconv.Quote(hex.EncodeToString(sum[:12]))
+	headers = append(headers, "Content-Type", contentType, "Cache-Control", "no-cache", "ETag", etag)
 	h.open(pattern, route, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", contentType)
-		w.Header().Set("Cache-Control", "no-cache")
-		w.Header().Set("ETag", etag)
+		for i := 0; i < len(headers); i += 2 {
+			w.Header().Set(headers[i], headers[i+1])
+		}
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 	})
 }
