@@ -154,3 +154,13 @@ func (d *decoder) object() map[string]any {
 	d.values, d.keys = d.values[:base], d.keys[:keys]
 	return m
 }
+
+// Decode decodes one JSON value into nil, bool, int, json.Number, string, []any and map[string]any. Integers of up to 18
+// digits are ints; every other number keeps its text. Errors are those of jsonscan.Valid.
+func Decode(b []byte) (any, error) {
+	if err := jsonscan.Valid(b, jsonscan.MaxDepth); err != nil {
+		return nil, err
+	}
+	var d decoder
+	return d.decode(b), nil
+}
