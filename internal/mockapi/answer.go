@@ -33,7 +33,9 @@ type answer struct {
 	zip    packer
 
 	status int
-	broken bool // the body did not go out whole
+	broken bool // the body did not go out whole, or not as it should be
+
+	counted, countedBroken bool // what the ledger has of it
 }
 
 // flushSize is how much of a body is held before it is sent in pieces. Smaller ones have a Content-Length.
@@ -87,6 +89,7 @@ func (a *answer) write(status int, contentType string, body []byte) {
 	if contentType != "" {
 		a.header.Set("Content-Type", contentType)
 	}
+	a.count()
 	a.w.WriteHeader(status)
 	if _, err := a.w.Write(body); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {
 		a.broken = true
@@ -136,32 +139,45 @@ const maxWhole = 256 << 20
 
 var errTooLarge = errors.New("the page is too large for a fault that needs it in one piece: ask for fewer records")
 
-// deliver sends the (rest of the) body with the faults that concern it, and tells whether all of it went out, whole
-// and readable.
-func (a *answer) deliver(contentType string, b []byte) bool {
+// count puts the answer into the ledger, once, before its last byte leaves: a client that has read its answer finds it
+// there. Whether it broke on the way is added when that shows.
+func (a *answer) count() {
+	a.s.ledger.request(a, !a.counted, a.broken && !a.countedBroken)
+	a.counted, a.countedBroken = true, a.broken
+}
+
+// deliver sends the (rest of the) body with the faults that concern it, and counts by served(1) what is in it, before
+// the last byte leaves. When the body does not go out whole after all, served(-1) takes that back.
+func (a *answer) deliver(contentType string, b []byte, served func(times int)) {
 	defer a.release(b)
-	if a.stream != nil {
-		_, err := a.stream.Write(b)
+	if len(a.faults) > 0 && a.stream == nil && a.damaged(contentType, b, served) {
+		return
+	}
+	var err error
+	a.count()
+	a.served(1, served)
+	if a.stream == nil {
+		b = a.packed(b)
+		a.header.Set("Content-Type", contentType)
+		a.header["Content-Length"] = []string{decimal(len(b))}
+		_, err = a.w.Write(b)
+	} else {
+		_, err = a.stream.Write(b)
 		if a.zip != nil {
 			err = errors.Join(err, a.zip.Close())
 			a.unpack()
 		}
-		a.broken = err != nil
-		return !a.broken
 	}
-	if len(a.faults) > 0 {
-		if a.damaged(contentType, b) {
-			a.broken = true
-			return false
-		}
-	}
-	b = a.packed(b)
-	a.header.Set("Content-Type", contentType)
-	a.header["Content-Length"] = []string{decimal(len(b))}
-	if _, err := a.w.Write(b); err != nil {
+	if err != nil {
 		a.broken = true
+		a.served(-1, served)
 	}
-	return !a.broken && a.r.Method != http.MethodHead
+}
+
+func (a *answer) served(times int, served func(int)) {
+	if a.r.Method != http.MethodHead && !a.s.opt.NoLedger {
+		served(times)
+	}
 }
 
 // packer is gzip.Writer or zlib.Writer.

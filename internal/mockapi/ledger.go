@@ -12,8 +12,8 @@ import (
 // answers does not count, and broken counts those answers. Its methods are safe for concurrent use.
 type Ledger struct {
 	off   bool
-	quick atomic.Int64 // requests on the quick path
-	data  atomic.Int64 // records of /v1/data
+	quick atomic.Int64 // requests on the quick path of /v1/data
+	data  atomic.Int64 // records of /v1/data besides
 
 	mu     sync.Mutex
 	routes map[string]*RouteCount
@@ -29,11 +29,11 @@ type RouteCount struct {
 
 // SetCount sums up what was served of one set.
 type SetCount struct {
-	Records  int `json:"records"`            // served, each time counted
-	Distinct int `json:"distinct"`           // records served at least once
-	Versions int `json:"versions"`           // versions of records served at least once; a touched record has several
-	Spoiled  int `json:"spoiled,omitempty"`  // records that a fault poisoned, blew up or nested; they count nowhere else
-	Beyond   int `json:"beyond,omitempty"`   // served, but with an index too high to be told apart
+	Records  int `json:"records"`           // served, each time counted
+	Distinct int `json:"distinct"`          // records served at least once
+	Versions int `json:"versions"`          // versions of records served at least once; a touched record has several
+	Spoiled  int `json:"spoiled,omitempty"` // records that a fault poisoned, blew up or nested; they count nowhere else
+	Beyond   int `json:"beyond,omitempty"`  // served, but with an index too high to be told apart
 	// Ranges is the indices served, as [first, last], ascending. At most 1,000; Cut tells that there were more.
 	Ranges [][2]int `json:"ranges"`
 	Cut    bool     `json:"cut,omitempty"`
@@ -50,16 +50,40 @@ type Summary struct {
 }
 
 const (
-	maxTracked = 1 << 24 // indices with a count of their own; two bytes and a bit each
+	maxTracked = 1 << 24 // indices with a count of their own; four bytes each
 	maxRanges  = 1000
 	maxRoutes  = 500
 )
 
 // served is what is kept of one set.
 type served struct {
-	times    []uint16 // by index
-	versions []uint64 // bits by key
+	times    counts // by index
+	versions counts // by key
 	sum      SetCount
+}
+
+// counts is a small number for each of many places. It stops at its greatest value.
+type counts []uint16
+
+// add changes one count by times, which is 1 or -1, and tells how the number of places above zero changes.
+func (c *counts) add(i, times int) int {
+	if i >= len(*c) {
+		*c = append(*c, make(counts, i+1-len(*c))...)
+	}
+	n := &(*c)[i]
+	switch {
+	case times > 0 && *n < ^uint16(0):
+		*n++
+		if *n == 1 {
+			return 1
+		}
+	case times < 0 && *n > 0:
+		*n--
+		if *n == 0 {
+			return -1
+		}
+	}
+	return 0
 }
 
 func newLedger(off bool) *Ledger {
@@ -79,9 +103,9 @@ func (l *Ledger) Reset() {
 	l.faults = map[Kind]int{}
 }
 
-// request counts an answer.
-func (l *Ledger) request(a *answer) {
-	if l.off || strings.HasPrefix(a.route, "/_control/") {
+// request counts an answer, or adds that it broke.
+func (l *Ledger) request(a *answer, first, broken bool) {
+	if l.off || !first && !broken || strings.HasPrefix(a.route, "/_control/") {
 		return
 	}
 	route := a.route
@@ -100,37 +124,33 @@ func (l *Ledger) request(a *answer) {
 			l.routes[route] = c
 		}
 	}
-	c.Status[a.status]++
-	if a.broken {
+	if first {
+		c.Status[a.status]++
+	}
+	if broken {
 		c.Broken++
 	}
 }
 
-// page counts the records of a page as served.
-func (l *Ledger) page(p *page, a *answer) {
-	if l.off {
-		return
-	}
+// page counts the records of a page as served once more, or takes that back.
+func (l *Ledger) page(p *page, a *answer, times int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	sv := l.set(a.set)
 	for i := p.start; i < p.end; i++ {
 		if _, spoiled := a.faults.spoiled(i - p.start); spoiled {
-			sv.sum.Spoiled++
+			sv.sum.Spoiled += times
 			continue
 		}
-		sv.add(p.v.row(i))
+		sv.add(p.v.row(i), times)
 	}
 }
 
 // record counts one record that was asked for alone.
-func (l *Ledger) record(s *set, rw row) {
-	if l.off {
-		return
-	}
+func (l *Ledger) record(s *set, rw row, times int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.set(s).add(rw)
+	l.set(s).add(rw, times)
 }
 
 func (l *Ledger) set(s *set) *served {
@@ -142,29 +162,14 @@ func (l *Ledger) set(s *set) *served {
 	return sv
 }
 
-func (sv *served) add(rw row) {
-	sv.sum.Records++
+func (sv *served) add(rw row, times int) {
+	sv.sum.Records += times
 	if rw.index >= maxTracked || rw.key >= maxTracked {
-		sv.sum.Beyond++
+		sv.sum.Beyond += times
 		return
 	}
-	if rw.index >= len(sv.times) {
-		sv.times = append(sv.times, make([]uint16, rw.index+1-len(sv.times))...)
-	}
-	if sv.times[rw.index] == 0 {
-		sv.sum.Distinct++
-	}
-	if sv.times[rw.index] < ^uint16(0) {
-		sv.times[rw.index]++
-	}
-	word, bit := rw.key/64, uint64(1)<<(rw.key%64)
-	if word >= len(sv.versions) {
-		sv.versions = append(sv.versions, make([]uint64, word+1-len(sv.versions))...)
-	}
-	if sv.versions[word]&bit == 0 {
-		sv.versions[word] |= bit
-		sv.sum.Versions++
-	}
+	sv.sum.Distinct += sv.times.add(rw.index, times)
+	sv.sum.Versions += sv.versions.add(rw.key, times)
 }
 
 // Times is how often the record with an index (from 0) was served, in whatever version.
@@ -232,7 +237,7 @@ func (s *Server) Summary() Summary {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	sum := Summary{
-		Data:   int(l.data.Load()),
+		Data:   int(l.quick.Load() + l.data.Load()),
 		Tokens: s.tokens.count(),
 		Routes: map[string]RouteCount{},
 		Sets:   map[string]SetCount{},

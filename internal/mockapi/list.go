@@ -87,10 +87,8 @@ func (s *Server) serveList(a *answer, st style) {
 		}
 	}
 	b = p.appendTail(b, a.set.name)
-	if a.deliver(p.contentType(), b) {
-		s.ledger.page(p, a)
-	}
 	p.disturb(s, a)
+	a.deliver(p.contentType(), b, func(times int) { s.ledger.page(p, a, times) })
 }
 
 // locate finds the page's rows and its successor, without faults.

@@ -115,7 +115,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := &answer{s: s, w: w, r: r, status: http.StatusOK}
 	a.header = w.Header()
 	s.serve(a)
-	s.ledger.request(a)
+	a.count()
 }
 
 // serve answers everything but the quick path of /v1/data: faults that stand before the answer first, then the route.
@@ -204,9 +204,7 @@ func (s *Server) serveRecord(a *answer, id string) {
 		return
 	}
 	rw := v.find(n - 1)
-	if a.deliver(typeJSON, a.set.append(nil, rw, q.form)) {
-		s.ledger.record(a.set, rw)
-	}
+	a.deliver(typeJSON, a.set.append(nil, rw, q.form), func(times int) { s.ledger.record(a.set, rw, times) })
 }
 
 // serveData is /v1/data with faults or further query parameters.
@@ -215,9 +213,7 @@ func (s *Server) serveData(a *answer) {
 	if a.r.URL.Query().Get("fixed") != "1" {
 		id = s.dataID.Add(1)
 	}
-	if a.deliver(typeJSON, appendData(nil, s.opt.Seed, id)) {
-		s.ledger.data.Add(1)
-	}
+	a.deliver(typeJSON, appendData(nil, s.opt.Seed, id), func(times int) { s.ledger.data.Add(int64(times)) })
 }
 
 // quickData is /v1/data and nothing else: the least that net/http can do.
@@ -225,12 +221,11 @@ func (s *Server) quickData(w http.ResponseWriter, id int64) {
 	buf := small.Get().(*[]byte)
 	*buf = appendData((*buf)[:0], s.opt.Seed, id)
 	w.Header()["Content-Type"] = jsonHeader
-	_, err := w.Write(*buf)
-	small.Put(buf)
-	if err == nil {
+	if !s.opt.NoLedger {
 		s.ledger.quick.Add(1)
-		s.ledger.data.Add(1)
 	}
+	_, _ = w.Write(*buf) // so short a body stays in net/http's buffer until the handler returns
+	small.Put(buf)
 }
 
 var small = sync.Pool{New: func() any { b := make([]byte, 0, 128); return &b }}

@@ -6,6 +6,7 @@ import (
 	"compress/flate"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -122,12 +123,19 @@ func otherHost(host, to string) string {
 	return net.JoinHostPort("localhost", port)
 }
 
-// damaged applies the faults of the body, and tells whether the answer was sent in a way that no client may accept.
-func (a *answer) damaged(contentType string, b []byte) bool {
+// damaged applies the faults of the body, and tells whether it has sent the answer. But for a trickle, what it sends is
+// nothing that a client may accept.
+func (a *answer) damaged(contentType string, b []byte, served func(times int)) bool {
 	f, ok := a.faults.find(Reset, Cut, CutLength, CutChunked, WrongLength, InvalidJSON, Trickle, Stall, Bomb, ContentType)
 	if !ok {
 		return false
 	}
+	if f.Kind == Trickle {
+		a.trickle(contentType, b, f, served)
+		return true
+	}
+	a.broken = true
+	a.count()
 	cut := len(b) / 2
 	if f.Bytes != nil {
 		cut = min(*f.Bytes, len(b))
@@ -143,8 +151,6 @@ func (a *answer) damaged(contentType string, b []byte) bool {
 		a.write(http.StatusOK, contentType, bytes.TrimRight(b, "]}\n"))
 	case Bomb:
 		a.bomb(contentType, b, int64(or(f.Size, 2<<30)))
-	case Trickle:
-		return !a.trickle(contentType, b, f)
 	case Stall:
 		a.header.Set("Content-Type", contentType)
 		a.header.Set("Content-Length", decimal(len(b)))
@@ -160,8 +166,8 @@ func (a *answer) damaged(contentType string, b []byte) bool {
 	return true
 }
 
-// trickle sends the body a few bytes at a time, and tells whether all of it went.
-func (a *answer) trickle(contentType string, b []byte, f Fault) bool {
+// trickle sends the body a few bytes at a time.
+func (a *answer) trickle(contentType string, b []byte, f Fault, served func(times int)) {
 	step, wait := 1, f.Wait
 	if f.Bytes != nil {
 		step = max(*f.Bytes, 1)
@@ -174,18 +180,19 @@ func (a *answer) trickle(contentType string, b []byte, f Fault) bool {
 	control := http.NewResponseController(a.w)
 	for len(b) > 0 {
 		n := min(step, len(b))
-		if _, err := a.w.Write(b[:n]); err != nil {
-			return false
+		if n == len(b) {
+			a.count()
+			a.served(1, served)
 		}
-		if err := control.Flush(); err != nil {
-			return false
-		}
-		b = b[n:]
-		if len(b) > 0 && !sleep(a.r.Context(), wait) {
-			return false
+		_, err := a.w.Write(b[:n])
+		err = errors.Join(err, control.Flush())
+		if b = b[n:]; err != nil || len(b) > 0 && !sleep(a.r.Context(), wait) {
+			if a.broken = true; len(b) == 0 {
+				a.served(-1, served)
+			}
+			return
 		}
 	}
-	return true
 }
 
 // raw writes an answer by hand, breaks its framing and closes the connection.
@@ -214,6 +221,7 @@ const resetDelay = 20 * time.Millisecond
 
 // takeOver takes the connection from net/http, hands it to f and closes it.
 func (a *answer) takeOver(f func(*net.TCPConn, *bufio.Writer)) {
+	a.count()
 	a.s.taken.Add(1)
 	defer a.s.taken.Done()
 	conn, buffered, err := http.NewResponseController(a.w).Hijack()
