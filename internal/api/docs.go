@@ -71,7 +71,7 @@ func fillPage(name string) ([]byte, error) {
 // gets them inflated.
 func asset(folder string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		name := path.Join(folder, r.PathValue("file"))
+		name := folder + "/" + r.PathValue("file") // embed refuses names with .. in them
 		content, err := assets.ReadFile(name)
 		compressed := false
 		if err != nil {

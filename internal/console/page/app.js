@@ -70,7 +70,7 @@ function el(name, attributes = {}, ...children) {
 }
 
 const count = (n) => (n ?? 0).toLocaleString("en");
-const short = (n) => (n ?? 0) < 100000 ? count(n) : new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(n);
+const short = (n) => (n ?? 0) < 1e6 ? count(n) : new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(n);
 const when = (t) => t ? new Date(t).toLocaleString() : "";
 
 function relative(t) {
@@ -85,7 +85,7 @@ function relative(t) {
 }
 
 function seconds(s) {
-  if (s < 60) return s.toFixed(1) + " s";
+  if (s < 60) return s.toFixed(1) + "\u00a0s";
   const m = Math.floor(s / 60);
   return m < 60 ? `${m} min ${Math.round(s % 60)} s` : `${Math.floor(m / 60)} h ${m % 60} min`;
 }
@@ -94,7 +94,7 @@ function card(p) {
   const running = p.state === "running";
   const run = p.last_run;
   const counts = [["read", "Read"], ["published", "Published"], ["filtered", "Filtered"], ["seen", "Seen"], ["dead", "Dead"]];
-  const schedule = [p.schedule, p.next_run && !running ? "next " + relative(p.next_run) : null].filter(Boolean).join(" · ");
+  const schedule = [p.schedule, p.next_run && !running ? (new Date(p.next_run) > Date.now() ? "next " + relative(p.next_run) : "due now") : null].filter(Boolean).join(" · ");
   let last = null;
   if (run) {
     last = running || !run.ended
