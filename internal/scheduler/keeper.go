@@ -122,7 +122,8 @@ func (p *pipeline) nextTick(done, resumed, now time.Time) time.Time {
 		through(p.since)
 	}
 	if done.After(now.Add(clockTolerance)) {
-		done = p.schedule.Floor(done, now)
+		// The next run puts the mark right. Until then a tick must not slip by between two looks at it.
+		done = p.schedule.Floor(done, now.Add(-clockTolerance))
 	}
 	return p.schedule.Next(done, done)
 }

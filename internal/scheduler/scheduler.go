@@ -283,6 +283,10 @@ func (s *Scheduler) List(ctx context.Context, pipeline string, limit int) ([]Run
 	if pipeline != "" && s.pipelines[pipeline] == nil {
 		return nil, fmt.Errorf("%w: %s", ErrUnknownPipeline, pipeline)
 	}
+	limit = max(limit, 0)
+	if pipeline != "" {
+		limit = min(limit, History)
+	}
 	runs, err := s.records.runs(ctx, pipeline, limit)
 	for i := range runs {
 		if a := s.activeByID(runs[i].ID); a != nil {

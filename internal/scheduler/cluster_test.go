@@ -1,0 +1,409 @@
+package scheduler
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/state"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// instance is one of several schedulers over one store, which can be killed.
+type instance struct {
+	*Scheduler
+	link   *dying
+	runner *fakeRunner
+}
+
+func startInstance(t *testing.T, store state.Store, name string, run func(context.Context, Info) (Outcome, error), ps ...Pipeline) *instance {
+	t.Helper()
+	link := &dying{Store: store}
+	r := newRunner(t, run)
+	s := begin(t, Config{Runner: r, Store: link, Instance: name, Pipelines: ps})
+	return &instance{s, link, r}
+}
+
+func TestTwoInstancesRunEachTickOnce(t *testing.T) {
+	for name, took := range map[string]time.Duration{"runs that take no time": 0, "runs that take time": 20 * time.Second, "runs longer than the lease": 50 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				store := newMemory()
+				ps := []Pipeline{{Name: "orders", Every: time.Minute}, {Name: "users", Cron: "* * * * *"}}
+				a := startInstance(t, store, "a", takes(took), ps...)
+				b := startInstance(t, store, "b", takes(took), ps...)
+				pass(99*time.Minute + 59*time.Second)
+
+				ticks := map[string]int{}
+				for _, i := range []*instance{a, b} {
+					for _, info := range i.runner.starts {
+						ticks[info.Pipeline+info.Started.Truncate(time.Minute).Format(" 15:04")]++
+						if late := info.Started.Sub(info.Started.Truncate(time.Minute)); late != 0 {
+							t.Errorf("%s started %s late", info.Pipeline, late)
+						}
+					}
+				}
+				if want := 100 + 99; len(ticks) != want { // users has no tick at the start
+					t.Errorf("%d ticks were run, want %d", len(ticks), want)
+				}
+				for tick, n := range ticks {
+					if n != 1 {
+						t.Errorf("tick %s was run %d times", tick, n)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestFencesGrowOverInstances(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		a := startInstance(t, store, "a", nil, Pipeline{Name: "orders"})
+		b := startInstance(t, store, "b", nil, Pipeline{Name: "orders"})
+		var last uint64
+		for n := range 20 {
+			i := []*instance{a, b}[n%2]
+			if _, started, err := i.Trigger(t.Context(), "orders", "request"); err != nil || !started {
+				t.Fatal(started, err)
+			}
+			pass(time.Second)
+			if fence := i.runner.starts[n/2].Fence; fence <= last {
+				t.Fatalf("run %d has fence %d after %d", n, fence, last)
+			} else {
+				last = fence
+			}
+		}
+	})
+}
+
+func TestKilledInstanceIsTakenOver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		start := time.Now()
+		store := newMemory()
+		p := Pipeline{Name: "orders", Every: time.Hour}
+		a := startInstance(t, store, "a", takes(20*time.Minute), p)
+		pass(time.Second)
+		b := startInstance(t, store, "b", takes(20*time.Minute), p)
+		pass(10 * time.Minute)
+		if a.runner.count() != 1 || b.runner.count() != 0 {
+			t.Fatalf("a ran %d, b %d, want a to run", a.runner.count(), b.runner.count())
+		}
+		a.link.kill()
+		pass(DefaultTTL + DefaultTTL/3 + time.Second)
+		if b.runner.count() != 1 {
+			t.Fatal("b did not take the cut-off run over")
+		}
+		pass(30 * time.Minute)
+		runs, err := b.List(t.Context(), "orders", 10)
+		if err != nil || len(runs) != 2 {
+			t.Fatalf("runs = %+v, %v", runs, err)
+		}
+		if r := runs[1]; r.Status != Failed || r.Instance != "a" || r.Ended == nil || !strings.Contains(r.Reason, "instance a went away") {
+			t.Errorf("the cut-off run = %+v", r)
+		}
+		if r := runs[0]; r.Status != Succeeded || r.Instance != "b" || r.Trigger != "schedule" {
+			t.Errorf("the run after it = %+v", r)
+		}
+		pass(2 * time.Hour)
+		times := b.runner.times(start)
+		if len(times) != 3 || times[1] != time.Hour || times[2] != 2*time.Hour {
+			t.Errorf("b ran at %v, want the old grid after the takeover", times)
+		}
+	})
+}
+
+// A run whose lease is gone is told so, and keeps its hands off the new owner's records.
+func TestRunWithoutLeaseIsFenced(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		var cause error
+		slow := func(ctx context.Context, _ Info) (Outcome, error) {
+			<-ctx.Done()
+			cause = context.Cause(ctx)
+			time.Sleep(time.Minute) // a commit that takes its time to give up
+			return Outcome{}, ctx.Err()
+		}
+		a := startInstance(t, store, "a", slow, Pipeline{Name: "orders", Every: time.Hour})
+		pass(time.Second)
+		b := startInstance(t, store, "b", takes(10*time.Minute), Pipeline{Name: "orders", Every: time.Hour})
+		a.link.kill()
+		pass(DefaultTTL + DefaultTTL/3)
+		if !errors.Is(cause, ErrFenced) {
+			t.Errorf("cause = %v, want ErrFenced", cause)
+		}
+		a.link.mu.Lock()
+		a.link.dead = false // the network is back while b runs
+		a.link.mu.Unlock()
+		pass(2 * time.Minute)
+		st, err := b.State(t.Context(), "orders")
+		if err != nil || st.State != "running" || st.LastRun.Instance != "b" {
+			t.Errorf("state = %+v, %v, want b's run", st, err)
+		}
+		runs, err := a.List(t.Context(), "orders", 10)
+		if err != nil || len(runs) != 2 || runs[1].Status != Fenced || runs[1].Reason != ErrFenced.Error() {
+			t.Errorf("runs = %+v, %v, want the older one fenced", runs, err)
+		}
+		pass(8 * time.Minute)
+		if n := a.runner.count() + b.runner.count(); n != 2 {
+			t.Errorf("%d runs, want 2", n)
+		}
+	})
+}
+
+func TestOtherInstancesSeeAndSteerARun(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		ps := []Pipeline{{Name: "orders"}}
+		a := startInstance(t, store, "a", func(ctx context.Context, info Info) (Outcome, error) {
+			for n := int64(1); ctx.Err() == nil; n++ {
+				info.Progress(Progress{Counters: Counters{Pages: n}})
+				time.Sleep(time.Second)
+			}
+			return Outcome{}, ctx.Err()
+		}, ps...)
+		b := startInstance(t, store, "b", nil, ps...)
+		run, started, err := a.Trigger(t.Context(), "orders", "request")
+		if err != nil || !started {
+			t.Fatal(started, err)
+		}
+		joined, started, err := b.Trigger(t.Context(), "orders", "request")
+		if err != nil || started || joined.ID != run.ID {
+			t.Errorf("joined %+v, started %v, %v, want run %s", joined, started, err, run.ID)
+		}
+		pass(time.Minute)
+		seen, err := b.Get(t.Context(), run.ID)
+		if err != nil || seen.Status != Running || seen.Pages < 50 {
+			t.Errorf("seen from b: %+v, %v", seen, err)
+		}
+		if st, err := b.State(t.Context(), "orders"); err != nil || st.State != "running" {
+			t.Errorf("state from b = %+v, %v", st, err)
+		}
+		if _, err := b.Cancel(t.Context(), run.ID); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if run, err = b.Wait(t.Context(), run.ID); err != nil || run.Status != Cancelled {
+			t.Errorf("run = %+v, %v", run, err)
+		}
+		if took := time.Since(start); took > saveEvery+2*time.Second {
+			t.Errorf("cancelling over the store took %s", took)
+		}
+		if left, _ := store.List(t.Context(), prefixStop); len(left) != 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+}
+
+func TestStopEndsRunsAndTheNextGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		p := Pipeline{Name: "orders", Every: time.Hour}
+		commit := func(ctx context.Context, _ Info) (Outcome, error) {
+			<-ctx.Done()
+			time.Sleep(3 * time.Second) // to the next commit
+			return Outcome{Counters: Counters{Pages: 1}}, context.Cause(ctx)
+		}
+		a := startInstance(t, store, "a", commit, p)
+		pass(10 * time.Minute)
+		start := time.Now()
+		stop(t, a.Scheduler)
+		if took := time.Since(start); took != 3*time.Second {
+			t.Errorf("stop took %s, want the 3s to the next commit", took)
+		}
+		if _, _, err := a.Trigger(t.Context(), "orders", "request"); !errors.Is(err, ErrStopping) {
+			t.Errorf("trigger after stop: %v, want ErrStopping", err)
+		}
+		stop(t, a.Scheduler) // again: nothing happens
+
+		b := startInstance(t, store, "b", takes(time.Minute), p)
+		pass(time.Second)
+		runs, err := b.List(t.Context(), "orders", 10)
+		if err != nil || len(runs) != 2 || runs[0].Status != Running || runs[1].Status != Cancelled || runs[1].Reason != "ferry is stopping" || runs[1].Pages != 1 {
+			t.Errorf("runs = %+v, %v, want a's cancelled and b's under way at once", runs, err)
+		}
+	})
+}
+
+func TestStoppedRunOfAPersonIsNotResumed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		a := startInstance(t, store, "a", takes(time.Hour), Pipeline{Name: "orders"})
+		if _, _, err := a.Trigger(t.Context(), "orders", "cli"); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		stop(t, a.Scheduler)
+		b := startInstance(t, store, "b", nil, Pipeline{Name: "orders"})
+		pass(time.Hour)
+		if b.runner.count() != 0 {
+			t.Error("a pipeline without a schedule ran by itself")
+		}
+	})
+}
+
+func TestStopGivesUpWithItsContext(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		free := make(chan struct{})
+		a := startInstance(t, newMemory(), "a", func(context.Context, Info) (Outcome, error) { <-free; return Outcome{}, nil }, Pipeline{Name: "orders"})
+		if _, _, err := a.Trigger(t.Context(), "orders", "cli"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		defer cancel()
+		err := a.Stop(ctx)
+		if err == nil || !strings.HasPrefix(err.Error(), "stop scheduler: still running: orders: ") {
+			t.Errorf("err = %v, want the pipeline's name", err)
+		}
+		close(free)
+	})
+}
+
+func TestCutOffRunOfAPausedPipelineIsSettledOnly(t *testing.T) {
+	for name, p := range map[string]Pipeline{"paused": {Every: time.Hour, Paused: true}, "no schedule": {}, "skip": {Every: time.Hour, Missed: MissedSkip}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p.Name = "orders"
+				store := newMemory()
+				a := startInstance(t, store, "local", takes(time.Hour), p)
+				if _, _, err := a.Trigger(t.Context(), "orders", "request"); err != nil {
+					t.Fatal(err)
+				}
+				pass(time.Minute)
+				a.link.kill()
+				b := startInstance(t, store, "local", nil, p) // the same place, started again after a crash
+				pass(time.Minute)
+				runs, err := b.List(t.Context(), "", 10)
+				if err != nil || len(runs) != 1 || runs[0].Status != Failed {
+					t.Errorf("runs = %+v, %v, want the cut-off one on record as failed", runs, err)
+				}
+			})
+		})
+	}
+}
+
+func TestStoreOutageDelaysRuns(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		start := time.Now()
+		store := newMemory()
+		a := startInstance(t, store, "a", nil, Pipeline{Name: "orders", Every: time.Hour})
+		pass(30 * time.Minute)
+		store.set(func(m *memory) { m.fail = errStore })
+		pass(40 * time.Minute)
+		if _, _, err := a.Trigger(t.Context(), "orders", "request"); !errors.Is(err, errStore) {
+			t.Errorf("err = %v, want the store's", err)
+		}
+		store.set(func(m *memory) { m.fail = nil })
+		pass(5 * time.Minute)
+		if times := a.runner.times(start); len(times) != 2 || times[1] < 70*time.Minute || times[1] > 72*time.Minute {
+			t.Errorf("runs at %v, want the second soon after the store's return at 70m", times)
+		}
+		pass(50 * time.Minute)
+		if times := a.runner.times(start); len(times) != 3 || times[2] != 2*time.Hour {
+			t.Errorf("runs at %v, want the third on the grid", times)
+		}
+	})
+}
+
+func TestHalfAStartLeavesNothingBehind(t *testing.T) {
+	for _, prefix := range []string{prefixRuns, prefixMark} {
+		bubble(t, func(t *testing.T) {
+			store := newMemory()
+			a := startInstance(t, store, "a", nil, Pipeline{Name: "orders"})
+			b := startInstance(t, store, "b", nil, Pipeline{Name: "orders"})
+			pass(time.Second)
+			store.set(func(m *memory) {
+				m.veto = func(key string) error {
+					if strings.HasPrefix(key, prefix) {
+						return errStore
+					}
+					return nil
+				}
+			})
+			if _, _, err := a.Trigger(t.Context(), "orders", "request"); !errors.Is(err, errStore) {
+				t.Errorf("err = %v, want the store's", err)
+			}
+			store.set(func(m *memory) { m.veto = nil })
+			if _, started, err := b.Trigger(t.Context(), "orders", "request"); err != nil || !started {
+				t.Errorf("another instance cannot start at once: %v, %v", started, err)
+			}
+		})
+	}
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		s := begin(t, Config{Runner: newRunner(t, nil), Store: store, Pipelines: []Pipeline{{Name: "orders", Every: time.Minute}, {Name: "users"}}})
+		first, _, err := s.Trigger(t.Context(), "users", "request")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass(500 * time.Minute)
+		entries, err := store.List(t.Context(), prefixRuns+"orders/")
+		if err != nil || len(entries) < History || len(entries) > History+16 {
+			t.Errorf("%d runs kept, %v, want about %d", len(entries), err, History)
+		}
+		runs, err := s.List(t.Context(), "orders", 1000)
+		if err != nil || !slices.IsSortedFunc(runs, func(a, b Run) int { return b.Started.Compare(a.Started) }) {
+			t.Errorf("%d runs, %v, want the newest first", len(runs), err)
+		}
+		if len(runs) > History {
+			t.Errorf("%d runs listed, want at most %d", len(runs), History)
+		}
+		if few, err := s.List(t.Context(), "", 3); err != nil || len(few) != 3 || few[0].ID != runs[0].ID {
+			t.Errorf("newest 3 of all = %+v, %v", few, err)
+		}
+		if _, err := s.Get(t.Context(), first.ID); err != nil {
+			t.Errorf("another pipeline's run was pruned: %v", err)
+		}
+	})
+}
+
+// What lies in the store is read by later versions: a change of this file is a change of format.
+func TestStoredForm(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		s := begin(t, Config{Store: store, Pipelines: []Pipeline{{Name: "orders", Every: time.Hour}}, Instance: "local",
+			Runner: newRunner(t, func(_ context.Context, info Info) (Outcome, error) {
+				time.Sleep(90 * time.Second)
+				info.Progress(Progress{TotalHint: 1200})
+				return Outcome{Status: RateLimited, Reason: "429 Too Many Requests", RetryAt: time.Now().Add(time.Minute),
+					Counters: Counters{Pages: 2, Read: 20, Published: 10, Filtered: 5, Seen: 4, Dead: 1, RecordsOut: 12}}, errors.New("429")
+			})})
+		pass(2 * time.Minute)
+		if err := s.Pause(t.Context(), "orders"); err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		for _, key := range slices.Sorted(maps.Keys(store.entries)) {
+			id := "ID"
+			if st, err := s.State(t.Context(), "orders"); err == nil {
+				id = st.LastRun.ID
+			}
+			fmt.Fprintln(&b, strings.ReplaceAll(key+" "+string(store.entries[key].Value), id[len(id)-5:], "XXXXX"))
+		}
+		const golden = "testdata/stored.golden"
+		if *update {
+			if err := os.WriteFile(golden, b.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.String() != string(want) {
+			t.Errorf("stored form:\n%swant:\n%s", b.String(), want)
+		}
+	})
+}
