@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -224,9 +225,9 @@ func TestPausedByConfigurationUntilResumed(t *testing.T) {
 func TestRateLimitedHoldsTheScheduleBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		start := time.Now()
-		limited := true
+		var free atomic.Bool
 		r := newRunner(t, func(context.Context, Info) (Outcome, error) {
-			if limited {
+			if !free.Load() {
 				return Outcome{Status: RateLimited, Reason: "asked to wait", RetryAt: time.Now().Add(12 * time.Minute)}, errors.New("429")
 			}
 			return Outcome{}, nil
@@ -240,7 +241,7 @@ func TestRateLimitedHoldsTheScheduleBack(t *testing.T) {
 		if want := start.Add(12 * time.Minute); !st.NextRun.Equal(want) {
 			t.Errorf("next run = %s, want %s", st.NextRun, want)
 		}
-		limited = false
+		free.Store(true)
 		pass(20 * time.Minute)
 		wantTimes(t, r, start, 0, 12, 15, 20)
 	})
