@@ -30,7 +30,7 @@ const (
 )
 
 // registerPages serves the console and the two documentation pages, wholly from the binary.
-func (h *Handler) registerPages() error {
+func (h *Handler) registerPages() {
 	if c := h.opt.Console; c != nil {
 		h.open("GET /{$}", "/", c.ServeHTTP)
 		h.open("GET /console/", "/console/", c.ServeHTTP)
@@ -39,20 +39,12 @@ func (h *Handler) registerPages() error {
 		{"/docs", "assets/docs.html", "assets/docs.js", docsPolicy},
 		{"/redoc", "assets/redoc.html", "assets/redoc.js", redocPolicy},
 	} {
-		html, err := fillPage(p.page)
-		if err != nil {
-			return err
-		}
-		script, err := assets.ReadFile(p.script)
-		if err != nil {
-			return fmt.Errorf("read embedded %s: %w", p.script, err)
-		}
-		h.serveText("GET "+p.at, p.at, "text/html; charset=utf-8", html, "Content-Security-Policy", p.policy, "Referrer-Policy", "no-referrer")
-		h.serveText("GET "+p.at+"/start.js", p.at+"/*", "text/javascript; charset=utf-8", script)
+		h.serveText("GET "+p.at, p.at, "text/html; charset=utf-8", func() ([]byte, error) { return fillPage(p.page) },
+			"Content-Security-Policy", p.policy, "Referrer-Policy", "no-referrer")
+		h.serveText("GET "+p.at+"/start.js", p.at+"/*", "text/javascript; charset=utf-8", func() ([]byte, error) { return assets.ReadFile(p.script) })
 	}
 	h.open("GET "+swaggerUIPath+"{file}", "/docs/*", asset("assets/swagger-ui"))
 	h.open("GET "+redocPath+"{file}", "/redoc/*", asset("assets/redoc"))
-	return nil
 }
 
 func fillPage(name string) ([]byte, error) {

@@ -95,9 +95,7 @@ func New(svc Service, opt Options) (*Handler, error) {
 	if h.idempotency == nil {
 		h.idempotency = newAnswers()
 	}
-	if err := h.register(); err != nil {
-		return nil, err
-	}
+	h.register()
 	h.inner = http.HandlerFunc(h.dispatch)
 	if opt.Tracing != nil {
 		h.inner = opt.Tracing(h.inner)

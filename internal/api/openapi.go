@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -27,7 +28,7 @@ const description = `ferry carries records from HTTP APIs to a message queue, ea
 **Browsers.** Writes from pages of other origins are refused, and so is a cross-origin GET of /process, because it runs a pipeline.`
 
 // register builds the API: every operation, its documentation, and the pages around it.
-func (h *Handler) register() error {
+func (h *Handler) register() {
 	rt := &router{h: h}
 	config := huma.Config{
 		OpenAPI: h.skeleton(),
@@ -58,10 +59,8 @@ func (h *Handler) register() error {
 	h.registerDead(rt)
 	h.registerStream(rt)
 	h.registerProbes(rt)
-	if err := h.registerDocument(rt.api.OpenAPI()); err != nil {
-		return err
-	}
-	return h.registerPages()
+	h.registerDocument(rt.api.OpenAPI())
+	h.registerPages()
 }
 
 // skeleton is the OpenAPI document before its operations.
@@ -151,36 +150,47 @@ func schema[T any](rt *router) *huma.Schema {
 	return rt.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "")
 }
 
-// registerDocument serves the finished document. Nothing is added to it afterwards.
-func (h *Handler) registerDocument(doc *huma.OpenAPI) error {
-	plain, err := json.Marshal(doc)
-	if err != nil {
-		return fmt.Errorf("write OpenAPI document: %w", err)
-	}
-	var pretty bytes.Buffer
-	if err := json.Indent(&pretty, plain, "", "  "); err != nil {
-		return fmt.Errorf("indent OpenAPI document: %w", err)
-	}
-	yaml, err := doc.YAML()
-	if err != nil {
-		return fmt.Errorf("write OpenAPI document as YAML: %w", err)
-	}
-	h.serveText("GET /openapi.json", "/openapi.json", "application/openapi+json", append(pretty.Bytes(), '\n'))
-	h.serveText("GET /openapi.yaml", "/openapi.yaml", "application/openapi+yaml", yaml)
-	return nil
+// registerDocument serves the finished document; nothing is added to it afterwards. It is written when it is first asked
+// for, because that takes longer than all the rest of the start.
+func (h *Handler) registerDocument(doc *huma.OpenAPI) {
+	h.serveText("GET /openapi.json", "/openapi.json", "application/openapi+json", func() ([]byte, error) {
+		plain, err := json.Marshal(doc)
+		if err != nil {
+			return nil, fmt.Errorf("write OpenAPI document: %w", err)
+		}
+		var pretty bytes.Buffer
+		if err := json.Indent(&pretty, plain, "", "  "); err != nil {
+			return nil, fmt.Errorf("indent OpenAPI document: %w", err)
+		}
+		return append(pretty.Bytes(), '\n'), nil
+	})
+	h.serveText("GET /openapi.yaml", "/openapi.yaml", "application/openapi+yaml", doc.YAML)
 }
 
-// serveText serves bytes that do not change while the process runs, with a validator so that callers can ask cheaply
-// whether they have them. headers are names and values in turn.
-func (h *Handler) serveText(pattern, route, contentType string, content []byte, headers ...string) {
-	sum := sha256.Sum256(content)
-	etag := strconv.Quote(hex.EncodeToString(sum[:12]))
-	headers = append(headers, "Content-Type", contentType, "Cache-Control", "no-cache", "ETag", etag)
+// serveText serves bytes that do not change while the process runs, made when they are first asked for, with a
+// validator so that callers can ask cheaply whether they have them. headers are names and values in turn.
+func (h *Handler) serveText(pattern, route, contentType string, content func() ([]byte, error), headers ...string) {
+	type text struct {
+		bytes []byte
+		etag  string
+	}
+	made := sync.OnceValues(func() (text, error) {
+		b, err := content()
+		sum := sha256.Sum256(b)
+		return text{b, strconv.Quote(hex.EncodeToString(sum[:12]))}, err
+	})
+	headers = append(headers, "Content-Type", contentType, "Cache-Control", "no-cache")
 	h.open(pattern, route, func(w http.ResponseWriter, r *http.Request) {
+		t, err := made()
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		w.Header().Set("ETag", t.etag)
 		for i := 0; i < len(headers); i += 2 {
 			w.Header().Set(headers[i], headers[i+1])
 		}
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(t.bytes))
 	})
 }
 
