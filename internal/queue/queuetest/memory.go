@@ -141,6 +141,9 @@ func (m *Memory) Close(context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gone = true
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	m.s.notify() // who waits finds the queue closed
 	return nil
 }
 
@@ -352,33 +355,30 @@ func (m *Memory) Browse(ctx context.Context, topic string, from int64, max int) 
 
 func maxInt(n int) int { return max(n, 0) }
 
-// Receive implements queue.Reader.
+// Receive implements queue.Reader. Closing ends the wait.
 func (m *Memory) Receive(ctx context.Context, topic string, max int, wait time.Duration) ([]queue.Delivery, error) {
-	leave, err := m.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	limit := time.NewTimer(wait)
 	defer limit.Stop()
-	for {
+	again := time.NewTicker(m.o.Redelivery/4 + time.Millisecond)
+	defer again.Stop()
+	for last := wait <= 0 || max <= 0; ; {
+		leave, err := m.enter(ctx)
+		if err != nil {
+			return nil, err
+		}
 		got, changed, err := m.s.take(topic, max, m.o.Redelivery)
-		if err != nil || len(got) > 0 || wait <= 0 || max <= 0 {
+		leave()
+		if err != nil || len(got) > 0 || last {
 			return got, err
 		}
-		again := time.NewTimer(m.o.Redelivery/4 + time.Millisecond)
 		select {
 		case <-changed:
 		case <-again.C:
 		case <-limit.C:
-			again.Stop()
-			got, _, err := m.s.take(topic, max, m.o.Redelivery)
-			return got, err
+			last = true
 		case <-ctx.Done():
-			again.Stop()
 			return nil, context.Cause(ctx)
 		}
-		again.Stop()
 	}
 }
 
