@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"ferry/internal/api"
@@ -80,3 +81,6 @@ func conclude(err error) scheduler.Outcome {
 	}
 	return out
 }
+
+// discard is a logger that says nothing.
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -30,7 +30,7 @@ import (
 
 func (a *App) openTelemetry(ctx context.Context) (err error) {
 	a.metrics = telemetry.NewMetrics(a.opt.Version)
-	if a.tracing, err = telemetry.NewTracing(ctx, a.cfg.Trace, a.opt.Version); err != nil {
+	if a.tracing, err = telemetry.NewTracing(ctx, a.cfg.Trace, a.opt.Version, a.log); err != nil {
 		return fmt.Errorf("open traces: %w", err)
 	}
 	a.onClose("traces", a.tracing.Shutdown)
@@ -113,19 +113,9 @@ func (a *App) openNATS(ctx context.Context) (queue.Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	var nc *nats.Conn
-	if scheme(a.cfg.Queue) == "embedded" {
-		nc, err = a.embedded.Connect()
-		qc.MaxBatch = a.embedded.MaxBatch()
-		qc.Healthy = a.embedded.Healthy
-	} else {
-		nc, err = natsqueue.Connect(ctx, qc)
+	if qc.Embedded {
+		qc.Connect, qc.Health, qc.MaxBatch = a.embedded.Connect, a.embedded.Healthy, a.embedded.MaxBatch()
 	}
-	if err != nil {
-		return nil, &EnvironmentError{fmt.Errorf("connect to queue: %w", err)}
-	}
-	a.onClose("queue connection", func(context.Context) error { nc.Close(); return nil })
-	qc.Conn = nc
 	q, err := natsqueue.Open(ctx, qc)
 	if err != nil {
 		return nil, &EnvironmentError{fmt.Errorf("open queue: %w", err)}
@@ -144,7 +134,7 @@ func (a *App) openState(ctx context.Context) error {
 		if qc, err = natsqueue.ParseURL(a.cfg.State); err != nil {
 			return err
 		}
-		nc, err = natsqueue.Connect(ctx, qc)
+		nc, err = qc.Dial(ctx)
 	default:
 		return fmt.Errorf("state: %s: this build knows embedded: and nats://, not %s", a.cfg.State, s)
 	}
@@ -174,14 +164,14 @@ func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Li
 	}
 	p := &pipe{metrics: a.metrics.Pipeline(name)}
 	src, err := source.New(cfg.Source, source.Options{
-		Pipeline: name, Limiters: limiters, Observer: upstreamObserver{a.metrics}, UserAgent: "ferry/" + a.opt.Version,
+		Pipeline: name, Limiters: limiters, Observer: p.metrics, UserAgent: "ferry/" + a.opt.Version,
 	})
 	if err != nil {
 		return err
 	}
 	p.source = src
 	a.onClose("source of "+name, func(context.Context) error { src.Close(); return nil })
-	tr, err := transform.New(cfg.Transform, transform.Options{Dir: a.cfg.Dir()})
+	tr, err := transform.New(cfg.Transform, transform.Options{Dir: filepath.Dir(a.cfg.File)})
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,9 @@ func (a *App) startDebug(ctx context.Context) error {
 	if err != nil {
 		return &EnvironmentError{fmt.Errorf("listen for pprof: %w; choose another address in debug.listen", err)}
 	}
-	a.debug = telemetry.Debug(a.cfg.Debug)
+	if a.debug, err = telemetry.Debug(a.cfg.Debug); err != nil {
+		return errors.Join(err, l.Close())
+	}
 	go a.serve(a.debug, l)
 	a.onClose("pprof server", func(context.Context) error { return a.debug.Close() })
 	return nil

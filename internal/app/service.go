@@ -40,7 +40,7 @@ func (a *App) hooks(p *pipe) pipeline.Hooks {
 	return pipeline.Hooks{
 		Counted: func(d pipeline.Counters) {
 			p.totals.add(d)
-			p.metrics.Count(d.Pages, d.Read, d.Published, d.Filtered, d.Seen, d.Dead)
+			p.metrics.Count(d.Pages, d.Read, d.Published, d.Filtered, d.Seen, d.Dead, d.RecordsOut)
 		},
 		Committed: func(records, bytes int, took time.Duration) { p.metrics.Commit(records, bytes, took) },
 		Waiting: func(reason string) {
@@ -57,13 +57,16 @@ func (a *App) hooks(p *pipe) pipeline.Hooks {
 
 // runPipeline is one run, for the scheduler.
 func (a *App) runPipeline(ctx context.Context, p *pipe, info scheduler.Info) (scheduler.Outcome, error) {
-	ctx, span := a.tracing.Start(ctx, "run "+p.Name())
-	defer span.End()
+	ctx, end := a.tracing.Run(ctx, p.Name(), info.ID, info.Trigger)
 	p.metrics.RunStarted()
 	sum, err := p.Run(ctx, pipeline.Context{ID: info.ID, Traceparent: a.tracing.Traceparent(ctx)}, func(c pipeline.Counters) {
 		p.metrics.Progress()
 		info.Progress(scheduler.Progress{Counters: scheduler.Counters(c)})
 	})
+	end(err)
+	if err == nil {
+		p.metrics.CursorCurrent(info.Started)
+	}
 	out := conclude(err)
 	out.Counters = scheduler.Counters(sum)
 	return out, err
@@ -139,6 +142,7 @@ func (a *App) Pipeline(ctx context.Context, name string) (api.Pipeline, error) {
 	}
 	if !st.NextRun.IsZero() {
 		view.NextRun = &st.NextRun
+		p.metrics.NextRun(st.NextRun)
 	}
 	if st.LastRun != nil {
 		last := runView(*st.LastRun)
@@ -245,7 +249,7 @@ func (a *App) Ready(ctx context.Context) error {
 
 // requestID is the id that a request came with or was given, or a new one.
 func (a *App) requestID(ctx context.Context) string {
-	if id := api.RequestID(ctx); id != "" {
+	if id, _ := api.RequestInfo(ctx); id != "" {
 		return id
 	}
 	return "req-" + strconv.FormatInt(time.Now().UnixMilli(), 36) + "-" + strconv.FormatUint(a.requests.Add(1), 36)

@@ -33,11 +33,7 @@ func (c *command) dev(ctx context.Context, listen string) error {
 		c.env = "dev"
 	}
 	load := func() (*config.Config, error) {
-		cfg, err := c.load(listenFlag(listen))
-		if err != nil {
-			return nil, err
-		}
-		return cfg, app.StartMock(cfg)
+		return c.load(listenFlag(listen))
 	}
 	cfg, err := load()
 	if err != nil {
@@ -70,7 +66,7 @@ func (c *command) dev(ctx context.Context, listen string) error {
 		if a, err = c.start(ctx, next, "dev"); err != nil {
 			return err
 		}
-		c.say("%s has changed: started again", next.File)
+		c.say("the configuration has changed: started again")
 	}
 }
 
@@ -80,11 +76,9 @@ func (c *command) welcome(a *app.App, cfg *config.Config) {
 		_ = c.line(map[string]string{"url": a.URL(), "docs": a.URL() + "/docs", "mock": a.MockURL(), "data": cfg.Data}) // a closed stdout is no reason to stop
 		return
 	}
-	from := "ferry.yaml"
-	if cfg.File == "" {
+	from := cfg.File
+	if cfg.Demo {
 		from = "the demonstration that is built in (make a ferry.yaml to leave it)"
-	} else {
-		from = cfg.File
 	}
 	c.say(`
   ferry is ready              %s
@@ -112,19 +106,21 @@ func invocation() string {
 	return "ferry"
 }
 
-// watch tells of changes of the configuration file, once for each burst of writes. Without a file nothing ever comes.
+// watch tells of changes of the files that the configuration was read from, once for each burst of writes. Without a
+// file nothing ever comes.
 func (c *command) watch(cfg *config.Config) (changes <-chan struct{}, stop func()) {
-	if cfg.File == "" {
-		return nil, func() {}
-	}
 	w, err := fsnotify.NewWatcher()
-	if err == nil {
-		// The folder, not the file: editors replace files.
-		err = w.Add(filepath.Dir(cfg.File))
-	}
 	if err != nil {
-		c.say("watching %s: %v: changes need a restart", cfg.File, err)
+		c.say("watching for changes: %v: changes need a restart", err)
 		return nil, func() {}
+	}
+	files := map[string]bool{}
+	for _, name := range cfg.Files {
+		files[filepath.Clean(name)] = true
+		// The folder, not the file: editors replace files.
+		if err := w.Add(filepath.Dir(name)); err != nil {
+			c.say("watching %s: %v: its changes need a restart", name, err)
+		}
 	}
 	out := make(chan struct{}, 1)
 	go func() {
@@ -136,10 +132,13 @@ func (c *command) watch(cfg *config.Config) (changes <-chan struct{}, stop func(
 				if !ok {
 					return
 				}
-				if filepath.Clean(ev.Name) == filepath.Clean(cfg.File) && ev.Op&^fsnotify.Chmod != 0 {
+				if files[filepath.Clean(ev.Name)] && ev.Op&^fsnotify.Chmod != 0 {
 					settle.Reset(150 * time.Millisecond)
 				}
-			case <-w.Errors: // an overflow at worst; the next change is seen again
+			case _, ok := <-w.Errors: // an overflow at worst; the next change is seen again
+				if !ok {
+					return
+				}
 			case <-settle.C:
 				select {
 				case out <- struct{}{}:

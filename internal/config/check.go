@@ -52,16 +52,13 @@ func (d *decoder) check(n *node, v reflect.Value, name, path string, refs []stri
 	if errors.As(err, &located) && len(refs) == 0 {
 		at = n.within(located.Offset())
 	}
-	msg := err.Error()
-	if hide := scrub(msg, text); hide != msg || len(refs) > 0 {
-		// The check quoted a login, or a value that ${…} brought in (invariant 8).
-		msg = hide
-		if len(refs) > 0 && text != "" {
-			msg = strings.ReplaceAll(msg, text, strings.Join(refs, ""))
-		}
-	}
-	if _, own := err.(*hintedError); own {
+	msg := scrub(err.Error(), text)
+	switch _, own := err.(*hintedError); {
+	case own:
 		msg = subject(URL(text).String(), refs) + " " + msg
+	case len(refs) > 0 && v.Type() != reflect.TypeFor[URL]():
+		// The check may have quoted any part of what ${…} brought in (invariant 8).
+		msg = subject(text, refs) + " is not valid here"
 	}
 	d.add(at, path, hint, "%s", msg)
 }

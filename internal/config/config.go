@@ -23,8 +23,12 @@ type Config struct {
 
 	// Warnings are what a person should know without it being an error, such as a FERRY_ variable that means nothing.
 	Warnings []string `yaml:"-"`
+	// File is the configuration file as it was named or found; empty when there is none.
+	File string `yaml:"-"`
 	// Files are the files that were read, for those who watch them: the configuration, .env, ${file:…}, schemas.
 	Files []string `yaml:"-"`
+	// Demo says that nobody has configured anything, and that this is the built-in demonstration.
+	Demo bool `yaml:"-"`
 }
 
 // Auth guards the API. The word none is the same as {none: true}.

@@ -55,8 +55,8 @@ func (d *decoder) crossAuth(c *Config, root *node) {
 		if n := len([]rune(k.Key.Reveal())); n < minKey && n > 0 {
 			d.add(at(i), path, "make one with: openssl rand -base64 24", "the key has %d characters, and needs at least %d", n, minKey)
 		}
-		if !isHeaderValue(k.Key.Reveal()) {
-			d.add(at(i), path, "make one with: openssl rand -base64 24", "the key holds a character that no header can carry")
+		if strings.ContainsFunc(k.Key.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+			d.add(at(i), path, "make one with: openssl rand -base64 24", "the key holds a space or a character that is not ASCII")
 		}
 		for _, other := range c.Auth.Keys[:i] {
 			if k.Name != "" && other.Name == k.Name {
@@ -91,8 +91,14 @@ func isHeaderValue(text string) bool {
 
 func (d *decoder) crossSource(s Source, n *node, path string) {
 	switch {
-	case s.Get == "" && s.Post == "":
+	case !n.has("get") && !n.has("post"):
 		d.add(n.at, path, "for example get: /v1/orders", "neither get nor post is set")
+	case s.Get == "" && s.Post == "":
+		for _, key := range []string{"get", "post"} {
+			if value := n.child(key); value != nil && value.kind == scalar && value.text == "" {
+				d.add(value.at, path, "write / for the base itself", "%s is empty", key)
+			}
+		}
 	case s.Get != "" && s.Post != "":
 		d.add(n.place("post"), path, "keep one of them", "get and post are set at once")
 	case s.Get != "" && !s.Body.IsZero():

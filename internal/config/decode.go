@@ -95,9 +95,9 @@ func (d *decoder) absent(v reflect.Value, f field) {
 func (d *decoder) missing(at place, path string, f field) {
 	hint := ""
 	if f.example != "" {
-		hint = fmt.Sprintf("for example %s: %s", f.key, f.example)
+		hint = fmt.Sprintf("for example %s: %s", f.key, exampleOf(f))
 	}
-	d.add(at, path, hint, "the key %s is missing", f.key)
+	d.add(at, path, hint, "the key %q is missing", f.key)
 }
 
 // unknown notes the keys of a mapping that its struct does not have. What they hold may be a secret under a mistyped
@@ -174,7 +174,9 @@ func (d *decoder) union(n *node, v reflect.Value, path string) {
 	if !d.want(n, mapping, path) {
 		return
 	}
+	before := len(d.problems.list)
 	d.unknown(n, t, path)
+	known := before == len(d.problems.list)
 	set := 0
 	for _, f := range fieldsOf(t) {
 		e := n.get(f.key)
@@ -190,7 +192,7 @@ func (d *decoder) union(n *node, v reflect.Value, path string) {
 			d.add(e.value.at, join(path, f.key), "", "is empty")
 		}
 	}
-	if set == 0 && !d.partial {
+	if set == 0 && known && !d.partial {
 		d.add(n.at, path, "", "wants %s", choices)
 	}
 }

@@ -46,12 +46,13 @@ func Load(o Options) (*Config, error) {
 	switch {
 	case err == nil:
 	case o.File == "" && errors.Is(err, fs.ErrNotExist):
-		l := &loader{Options: o, dir: o.Dir}
+		l := &loader{Options: o, dir: o.Dir} // no file
 		return l.load(nil)
 	default:
 		return nil, fmt.Errorf("load configuration: %w", err)
 	}
 	l := &loader{Options: o, dir: filepath.Dir(name), files: []string{name}}
+	l.File = name
 	return l.load(&source{name: name, lines: strings.Split(string(src), "\n"), expand: true})
 }
 
@@ -78,6 +79,7 @@ func (l *loader) load(src *source) (*Config, error) {
 		at := place{src: src}
 		if tree := readYAML(strings.Join(src.lines, "\n"), at, true, &l.problems); tree != nil && tree.kind != null {
 			root = tree
+			root.hideLogins()
 		}
 		if len(l.list) == 0 && root.kind != mapping {
 			l.add(root.at, "", "begin with a key, for example listen: 127.0.0.1:8080", "wants a mapping, got %s", root.kind)
@@ -106,6 +108,7 @@ func (l *loader) load(src *source) (*Config, error) {
 		return nil, err
 	}
 	c.Warnings = warnings
+	c.File = l.File
 	slices.Sort(l.files)
 	c.Files = slices.Compact(l.files)
 	return c, nil

@@ -133,10 +133,13 @@ func escape(text string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(text, `\|`, "|"), "|", `\|`)
 }
 
-// exampleOf is a value to show for a key.
+// exampleOf is a value to show for a key, as it can be typed anywhere.
 func exampleOf(f field) string {
-	if f.example != "" {
-		return f.example
+	switch {
+	case f.example == "":
+		return "…"
+	case strings.HasPrefix(f.example, "${"):
+		return `"` + f.example + `"`
 	}
-	return "…"
+	return f.example
 }

@@ -69,9 +69,6 @@ func (d *decoder) scalar(n *node, v reflect.Value, f field, path string) {
 	if !ok {
 		return
 	}
-	if shown := URL(n.text).String(); shown != n.text && !secret && shapeOf(t) == textShape {
-		n.at.hide(shown)
-	}
 	about := subject(text, refs)
 	if secret {
 		about = "the secret"

@@ -163,7 +163,7 @@ func (b Body) LogValue() slog.Value { return slog.StringValue(b.String()) }
 func soundsSecret(name string) bool {
 	for _, word := range words(name) {
 		switch word {
-		case "auth", "authorization", "cookie", "credential", "credentials", "jwt", "pass", "passphrase", "passwd",
+		case "auth", "authorization", "bearer", "cookie", "credential", "credentials", "jwt", "pass", "passphrase", "passwd",
 			"pwd", "sas", "session", "sig":
 			return true
 		}

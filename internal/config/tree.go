@@ -125,3 +125,18 @@ func (p place) hide(show string) {
 	}
 	p.src.masks = append(p.src.masks, mask{p.line, p.col, p.end.line, p.end.col, show})
 }
+
+// hideLogins masks the logins in all addresses of a tree, under whatever key they stand.
+func (n *node) hideLogins() {
+	if n.kind == scalar && (strings.Contains(n.text, "://") || strings.HasPrefix(n.text, "/")) {
+		if shown := URL(n.text).String(); shown != n.text {
+			n.at.hide(shown)
+		}
+	}
+	for _, e := range n.entries {
+		e.value.hideLogins()
+	}
+	for _, item := range n.items {
+		item.hideLogins()
+	}
+}

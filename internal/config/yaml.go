@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -46,7 +47,7 @@ func readYAML(text string, at place, whole bool, p *problems) *node {
 			continue
 		}
 		if body != nil {
-			p.add(r.place(doc.Body.GetToken()), "", "put everything into one", "a second document (---) begins before this line")
+			p.add(r.place(cmp.Or(doc.Start, doc.Body.GetToken())), "", "put everything into one", "a second document begins")
 			return nil
 		}
 		body = doc.Body
@@ -154,31 +155,43 @@ func (r *yamlReader) syntaxError(err error, text string) {
 	r.problems.add(at, "", hint, "%s", msg)
 }
 
-// hideUnparsed masks what may be a secret in a text that could not be parsed: on each line everything behind a key
-// that sounds like one.
+// hideUnparsed masks what may be a secret in a text that could not be parsed: everything behind a key that sounds
+// like one, on its line and on the lines indented below it, and logins in addresses.
 func hideUnparsed(src *source) {
+	below := -1 // the indentation of the key above whose value may go on
 	for i, line := range src.lines {
-		for rest, start := line, 0; ; {
-			colon := strings.IndexByte(rest, ':')
-			if colon < 0 {
-				break
-			}
-			if soundsSecret(lastWord(rest[:colon])) || strings.Contains(rest[:colon], "@") {
-				col := utf8.RuneCountInString(line[:start+colon]) + 2
-				src.masks = append(src.masks, mask{i + 1, col, i + 2, 1, " " + masked})
-				break
-			}
-			start += colon + 1
-			rest = rest[colon+1:]
+		indent := len(line) - len(strings.TrimLeft(line, " "))
+		if below >= 0 && (indent > below || strings.TrimSpace(line) == "") {
+			src.masks = append(src.masks, mask{i + 1, indent + 1, i + 2, 1, masked})
+			continue
 		}
-		if shown := URL(line).String(); shown != line && strings.Contains(line, "://") {
+		below = -1
+		if colon := secretAt(line); colon >= 0 {
+			below = indent
+			col := utf8.RuneCountInString(line[:colon]) + 2
+			src.masks = append(src.masks, mask{i + 1, col, i + 2, 1, " " + masked})
+		} else if shown := URL(line).String(); shown != line && strings.Contains(line, "://") {
 			src.masks = append(src.masks, mask{i + 1, 1, i + 2, 1, shown})
 		}
 	}
 }
 
-func lastWord(text string) string {
-	return text[strings.LastIndexAny(text, " {,")+1:]
+// secretAt finds the colon of the first key on a line behind which a secret may stand in full; -1 for none.
+func secretAt(line string) int {
+	for at := 0; ; at++ {
+		colon := strings.IndexByte(line[at:], ':')
+		if colon < 0 {
+			return -1
+		}
+		at += colon
+		key := line[:at]
+		key = strings.Trim(key[strings.LastIndexAny(key, " {,")+1:], `"'`)
+		value := strings.TrimSpace(line[at+1:])
+		inside := key == "auth" && (value == "" || value[0] == '{') || strings.HasPrefix(value, "${") && !strings.Contains(value, ":-")
+		if (soundsSecret(key) || key == "headers") && !inside {
+			return at
+		}
+	}
 }
 
 func (r *yamlReader) node(n ast.Node, path string, depth int) *node {

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"ferry/internal/embedded"
+	"ferry/internal/mockapi"
+	"ferry/internal/queue/natsqueue"
+	"ferry/internal/record"
+)
+
+// serveCeiling is this program as something to compare ferry with.
+func serveCeiling(kind string) error {
+	switch kind {
+	case "static":
+		return serveHTTP(func(w http.ResponseWriter, _ *http.Request) {
+			answer(w, []byte(`{"message":"Data processed","data":{"transformed_data":{"id":1,"name":"Sample Data","value":42},"status":"processed"}}`))
+		})
+	case "fetch":
+		client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+		return serveHTTP(func(w http.ResponseWriter, r *http.Request) {
+			req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, *target+"/v1/data", nil)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			resp, err := client.Do(req)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+				return
+			}
+			body, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+				return
+			}
+			var b bytes.Buffer
+			b.WriteString(`{"message":"Data processed","data":{"transformed_data":`)
+			b.Write(bytes.TrimSpace(body))
+			b.WriteString(`,"status":"processed"}}`)
+			answer(w, b.Bytes())
+		})
+	case "publish":
+		return publishReadyMade()
+	}
+	return fmt.Errorf("no ceiling %q", kind)
+}
+
+func answer(w http.ResponseWriter, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body) // the load generator sees it
+}
+
+func serveHTTP(h http.HandlerFunc) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("{\"url\":\"http://%s\"}\n", l.Addr())
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	go func() { <-ctx.Done(); _ = s.Close() }()
+	if err := s.Serve(l); err != http.ErrServerClosed {
+		return err
+	}
+	return nil
+}
+
+// publishReadyMade publishes what `ferry run` of the same benchmark publishes, made beforehand, in commits of as many
+// records: what the queue alone can do.
+func publishReadyMade() error {
+	ctx := context.Background()
+	srv, err := embedded.Start(ctx, embedded.Options{Dir: *folder, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	cfg, err := natsqueue.ParseURL("embedded:")
+	if err != nil {
+		return err
+	}
+	cfg.Connect, cfg.Health, cfg.MaxBatch = srv.Connect, srv.Healthy, srv.MaxBatch()
+	q, err := natsqueue.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	api := mockapi.New(mockapi.Options{Seed: 1})
+	batch := make([]record.Record, 1000)
+	for i := range batch {
+		var o struct {
+			ID       json.RawMessage
+			Status   string
+			Customer struct{ Email string }
+			Currency string
+		}
+		if err := json.Unmarshal(api.Record("orders", i), &o); err != nil {
+			return err
+		}
+		data, err := json.Marshal(map[string]any{"id": o.ID, "status": o.Status, "customer": o.Customer.Email, "currency": o.Currency})
+		if err != nil {
+			return err
+		}
+		batch[i] = record.Record{ID: record.ID("orders", strconv.Itoa(i), nil), Key: strconv.Itoa(i), Data: data,
+			Headers: []record.Header{{Name: "ferry-pipeline", Value: "orders"}, {Name: "ferry-run", Value: "20261123T061630.123Z-x7f3k"}, {Name: "content-type", Value: "application/json"}}}
+	}
+	begin := time.Now()
+	for range *pages {
+		if err := q.Publish(ctx, "orders", batch); err != nil {
+			return err
+		}
+	}
+	took := time.Since(begin)
+	if err := q.Close(ctx); err != nil {
+		return err
+	}
+	if err := srv.Close(ctx); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"seconds": took.Seconds()})
+}

@@ -1,0 +1,107 @@
+package app
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"ferry/internal/config"
+	"ferry/internal/jq"
+	"ferry/internal/queue/natsqueue"
+	"ferry/internal/scheduler"
+	"ferry/internal/transform"
+)
+
+// demo is the configuration of a ferry that was given none.
+//
+//go:embed demo.yaml
+var demo []byte
+
+// LoadConfig reads the configuration with the checks that need other rooms: jq programs, schedules, queue addresses.
+// Where there is no configuration at all, and the environment is dev, it is the built-in demonstration.
+func LoadConfig(o config.Options) (*config.Config, error) {
+	o.Checks = checks()
+	if o.File == "" && !configured(o) {
+		cfg, err := config.Parse(demo, "the built-in demonstration", o)
+		if err != nil {
+			return nil, err
+		}
+		if cfg.Env == "prod" {
+			return nil, &EnvironmentError{errors.New("no configuration: name a file with --config, or set API_URL and MESSAGE_QUEUE_URL (the demonstration is for dev only)")}
+		}
+		cfg.Demo = true
+		return cfg, nil
+	}
+	return config.Load(o)
+}
+
+// configured tells whether a person has named any pipeline: a file, or variables.
+func configured(o config.Options) bool {
+	if _, err := os.Stat(filepath.Join(o.Dir, "ferry.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	for _, kv := range o.Environ {
+		if strings.HasPrefix(kv, "API_URL=") || strings.HasPrefix(kv, "FERRY_PIPELINES") {
+			return true
+		}
+	}
+	return slices.ContainsFunc(slices.Collect(maps.Keys(o.Set)), func(key string) bool { return strings.HasPrefix(key, "pipelines.") })
+}
+
+// checks are the config package's checkers, by tag.
+func checks() map[string]func(string) error {
+	return map[string]func(string) error{
+		"jq":     jq.Check,
+		"jqpath": jq.CheckPath,
+		"cron":   scheduler.CheckCron,
+		"queue":  checkQueue,
+		"state":  checkQueue,
+		"schema": transform.CheckSchema,
+	}
+}
+
+func checkQueue(u string) error {
+	_, err := natsqueue.ParseURL(config.URL(u))
+	return err
+}
+
+// Check opens what the configuration names without running anything: sources, transforms, and with connect the queue
+// and the state store. It returns what there is to say, line by line.
+func Check(ctx context.Context, cfg *config.Config, connect bool) ([]string, error) {
+	lines := []string{}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		p := cfg.Pipelines[name]
+		when := "on request"
+		switch {
+		case p.Every > 0:
+			when = "every " + p.Every.String()
+		case p.Cron != "":
+			when = "cron " + p.Cron + " " + p.Timezone
+		}
+		lines = append(lines, fmt.Sprintf("pipeline %s: %s%s → %s, %s", name, p.Source.Base, p.Source.Get+p.Source.Post, p.Topic, when))
+	}
+	if !connect {
+		return append(lines, "configuration is well-formed"), nil
+	}
+	a, err := New(ctx, Options{Config: cfg, Command: "check", Version: "check", Logger: discard()})
+	if err != nil {
+		return nil, err
+	}
+	err = a.Ready(ctx)
+	info := a.queue.Info()
+	if cerr := a.Close(context.WithoutCancel(ctx)); cerr != nil || err != nil {
+		return nil, errors.Join(err, cerr)
+	}
+	lines = append(lines, fmt.Sprintf("queue %s %s: %s", info.Name, info.Server, info.Tier))
+	if info.Note != "" {
+		lines = append(lines, info.Note)
+	}
+	return append(lines, "configuration holds"), nil
+}
