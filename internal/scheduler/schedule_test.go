@@ -101,9 +101,9 @@ func TestCronTicks(t *testing.T) {
 	}
 }
 
-// A year of ticks against a clock that looks at every minute: the plain reading of a cron expression.
+// Ticks against a clock that looks at every minute, through the weeks in which each zone changes its offset.
 func TestCronAgreesWithTheClock(t *testing.T) {
-	for _, name := range []string{"Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "UTC"} {
+	for _, name := range []string{"Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"} {
 		loc := zone(t, name)
 		perHour, err := Cron("20 * * * *", loc)
 		if err != nil {
@@ -113,19 +113,27 @@ func TestCronAgreesWithTheClock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		start := time.Date(2026, 1, 1, 0, 0, 0, 0, loc)
-		end := start.AddDate(1, 0, 0)
-		var want int
+		start := time.Date(2026, 2, 10, 0, 0, 0, 0, loc)
+		end := start.AddDate(0, 0, 60)
+		_, before := start.Zone()
+		var want, changes int
 		for m := start; m.Before(end); m = m.Add(time.Minute) {
 			if m.Minute() == 20 {
 				want++
 			}
+			if _, offset := m.Zone(); offset != before {
+				before = offset
+				changes++
+			}
+		}
+		if changes == 0 {
+			t.Errorf("%s: no change of offset in these weeks, which shows nothing", name)
 		}
 		if got := count(perHour, start, end); got != want {
 			t.Errorf("%s: %d ticks of an hourly expression, want %d", name, got, want)
 		}
-		if got := count(perDay, start, end); got != 365 {
-			t.Errorf("%s: %d ticks of a daily expression in 365 days", name, got)
+		if got := count(perDay, start, end); got != 60 {
+			t.Errorf("%s: %d ticks of a daily expression in 60 days", name, got)
 		}
 	}
 }
