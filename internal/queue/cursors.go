@@ -76,7 +76,7 @@ func (q *withCursors) Cursor(ctx context.Context, pipeline, topic string) (recor
 
 // OpenWriter implements Queue. The claim is a new revision of the same cursor.
 func (q *withCursors) OpenWriter(ctx context.Context, pipeline, topic string) (Writer, error) {
-	for range 10 {
+	for { // again while the writer before commits in between
 		last, rev, err := q.get(ctx, topic, pipeline)
 		if err != nil {
 			return nil, err
@@ -88,9 +88,10 @@ func (q *withCursors) OpenWriter(ctx context.Context, pipeline, topic string) (W
 			return &cursorWriter{q: q, pipeline: pipeline, topic: topic, rev: rev, cursor: last.cursor}, nil
 		case !errors.Is(err, ErrConflict):
 			return nil, fmt.Errorf("claim pipeline %s: %w", pipeline, err)
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("claim pipeline %s: %w", pipeline, context.Cause(ctx))
 		}
 	}
-	return nil, fmt.Errorf("claim pipeline %s: %w: others claim it all the time", pipeline, ErrUnavailable)
 }
 
 type cursorWriter struct {
@@ -124,6 +125,9 @@ func (w *cursorWriter) Commit(ctx context.Context, b Batch, next record.Cursor) 
 	}
 	if err := w.checkSizes(b); err != nil {
 		return err
+	}
+	if n, limit := b.Len(), w.q.Info().Limits.CommitRecords; limit > 0 && n > limit {
+		return retry.Permanent(fmt.Errorf("commit of %d records is over the queue's limit of %d", n, limit))
 	}
 	last, rev, err := w.q.get(ctx, w.topic, w.pipeline)
 	if err != nil {

@@ -14,18 +14,19 @@ import (
 // <topic>/<pipeline>.
 type cursors struct{ q *Queue }
 
-func (c cursors) split(key string) (topic, string, error) {
+func (c cursors) enter(key string) (topic, string, error) {
 	name, pipeline, _ := strings.Cut(key, "/")
-	t, err := parseTopic(name)
+	t, err := c.q.enterTopic(name)
 	return t, pipeline, err
 }
 
 // Get implements queue.CursorStore.
 func (c cursors) Get(ctx context.Context, key string) ([]byte, uint64, error) {
-	t, pipeline, err := c.split(key)
+	t, pipeline, err := c.enter(key)
 	if err != nil {
 		return nil, 0, err
 	}
+	defer c.q.busy.Done()
 	if _, err := c.q.ensure(ctx, t, false); errors.Is(err, queue.ErrNoTopic) {
 		return nil, 0, nil
 	} else if err != nil {
@@ -37,10 +38,11 @@ func (c cursors) Get(ctx context.Context, key string) ([]byte, uint64, error) {
 
 // Put implements queue.CursorStore.
 func (c cursors) Put(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
-	t, pipeline, err := c.split(key)
+	t, pipeline, err := c.enter(key)
 	if err != nil {
 		return 0, err
 	}
+	defer c.q.busy.Done()
 	if _, err := c.q.ensure(ctx, t, true); err != nil {
 		return 0, err
 	}

@@ -80,7 +80,7 @@ func (ch *channel) tooLarge(batch []record.Record, failed map[int]error, first i
 
 // chunk says how many of the records go into the next batch, and their bytes.
 func (q *Queue) chunk(batch []record.Record) (n, bytes int) {
-	for n < len(batch) && n < q.cfg.MaxBatch {
+	for n < len(batch) && n < q.groupRecords() {
 		b := batch[n].Size()
 		if n > 0 && bytes+b > groupBytes {
 			break
@@ -89,6 +89,14 @@ func (q *Queue) chunk(batch []record.Record) (n, bytes int) {
 		n++
 	}
 	return n, bytes
+}
+
+// groupRecords bounds one group commit.
+func (q *Queue) groupRecords() int {
+	if !q.atomic {
+		return maxPending
+	}
+	return q.cfg.MaxBatch
 }
 
 // group is a topic's group commit. Calls put their records into a queue; one goroutine, there only while there is
@@ -163,7 +171,7 @@ func (g *group) take() []*entry {
 	n, records, bytes := 0, 0, 0
 	for n < len(g.waiting) {
 		e := g.waiting[n]
-		if n > 0 && (records+len(e.records) > g.q.cfg.MaxBatch || bytes+e.bytes > groupBytes) {
+		if n > 0 && (records+len(e.records) > g.q.groupRecords() || bytes+e.bytes > groupBytes) {
 			break
 		}
 		records += len(e.records)

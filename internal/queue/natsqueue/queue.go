@@ -115,10 +115,11 @@ func (q *Queue) connect(ctx context.Context) error {
 		return fmt.Errorf("%w: connect to NATS: %w", queue.ErrUnavailable, context.Cause(ctx))
 	}
 	var err error
+	jopts := []jetstream.JetStreamOpt{jetstream.WithPublishAsyncTimeout(q.cfg.Timeout), jetstream.WithPublishAsyncMaxPending(64 * maxPending)}
 	if q.cfg.Domain != "" {
-		q.js, err = jetstream.NewWithDomain(q.nc, q.cfg.Domain, jetstream.WithPublishAsyncTimeout(q.cfg.Timeout))
+		q.js, err = jetstream.NewWithDomain(q.nc, q.cfg.Domain, jopts...)
 	} else {
-		q.js, err = jetstream.New(q.nc, jetstream.WithPublishAsyncTimeout(q.cfg.Timeout))
+		q.js, err = jetstream.New(q.nc, jopts...)
 	}
 	if err != nil {
 		q.nc.Close()
@@ -170,6 +171,7 @@ func (q *Queue) discover(ctx context.Context) error {
 		q.info.Note = "whether the server syncs before it confirms is its own setting (sync_interval: always)"
 	}
 	if !q.atomic {
+		q.info.Limits.CommitRecords = maxPending
 		q.info.Tier, q.info.Window = queue.Deduplicated, 2*time.Minute
 		q.info.Note = "the NATS server is older than 2.12 and has no atomic batches: records and cursor are written one after the other, and a record that comes twice within the topic's duplicate window is dropped"
 	}
@@ -178,6 +180,9 @@ func (q *Queue) discover(ctx context.Context) error {
 
 // commitBytes bounds one atomic batch; a server holds it in memory while it comes in.
 const commitBytes = 32 << 20
+
+// maxPending is how many records a topic has on their way as single messages.
+const maxPending = 1000
 
 // atLeast compares versions such as 2.12.1 and v2.12.0-RC.1. What cannot be read counts as new.
 func atLeast(version string, major, minor int) bool {

@@ -303,8 +303,15 @@ func receiptSeq(receipt string, t topic) (uint64, bool) {
 	if parts[0] != t.stream() || parts[1] != t.consumer() {
 		return 0, false
 	}
-	seq, err := strconv.ParseUint(parts[3], 10, 64)
-	return seq, err == nil
+	var numbers [5]uint64 // delivered, stream sequence, consumer sequence, time, pending
+	for i := range numbers {
+		n, err := strconv.ParseUint(parts[2+i], 10, 64)
+		if err != nil {
+			return 0, false
+		}
+		numbers[i] = n
+	}
+	return numbers[1], true
 }
 
 // Stats implements queue.Reader. Bytes is the topic's share, by records, of what its stream weighs.

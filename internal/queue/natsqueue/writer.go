@@ -131,7 +131,9 @@ func (q *Queue) OpenWriter(ctx context.Context, pipeline, name string) (queue.Wr
 		return nil, err
 	}
 	w := &writer{q: q, ch: ch, topic: t, pipeline: pipeline, name: q.token()}
-	for range 10 {
+	ctx, cancel := q.roundTrip(ctx)
+	defer cancel()
+	for { // again while the writer before commits in between; the context ends it
 		last, err := q.readCursor(ctx, t, pipeline)
 		if err != nil {
 			return nil, err
@@ -148,7 +150,6 @@ func (q *Queue) OpenWriter(ctx context.Context, pipeline, name string) (queue.Wr
 			return nil, w.failure(ctx, "claim pipeline "+pipeline, err)
 		}
 	}
-	return nil, fmt.Errorf("claim pipeline %s: %w: others claim it all the time", pipeline, queue.ErrUnavailable)
 }
 
 // writer commits for one run. It belongs to one goroutine.
