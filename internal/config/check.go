@@ -93,6 +93,8 @@ func builtin(name string) func(string) error {
 		return checkHTTP
 	case "base":
 		return checkBase
+	case "token_url":
+		return checkTokenURL
 	case "topic":
 		return checkTopic
 	case "timezone":
@@ -156,6 +158,17 @@ func checkHTTP(text string) error {
 		return &hintedError{"is not an http or https address", hint}
 	}
 	return nil
+}
+
+// checkTokenURL takes a path too, which begins at the source's base.
+func checkTokenURL(text string) error {
+	if strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "//") {
+		return nil
+	}
+	if err := checkHTTP(text); err != nil {
+		return err
+	}
+	return refuseLogin(text)
 }
 
 // mockBase as a source's base means the simulated API inside this process.

@@ -108,6 +108,10 @@ func (d *decoder) unknown(n *node, t reflect.Type, path string) {
 		if slices.Contains(keys, e.key) {
 			continue
 		}
+		if d.full {
+			d.hideAll(e.value)
+			continue
+		}
 		hint := "known here: " + strings.Join(keys, ", ")
 		meant, name, ok := meantBy(e.key, t, path)
 		if ok {

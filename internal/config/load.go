@@ -97,7 +97,7 @@ func (l *loader) load(src *source) (*Config, error) {
 	if l.Profile != "" && !root.has("env") {
 		root = merge(root, nest([]string{"env"}, &node{kind: scalar, text: l.Profile, plain: true}), configType)
 	}
-	mergeDefaults(root)
+	mergeDefaults(root, &l.problems)
 
 	d := &decoder{problems: &l.problems, expander: l.expander(), checks: l.Checks, dir: l.dir, files: &l.files}
 	c := &Config{}

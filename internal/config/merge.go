@@ -22,16 +22,15 @@ func merge(base, over *node, t reflect.Type) *node {
 		return over
 	}
 	out := &node{kind: mapping, at: over.at}
+	was, is := base.index(), over.index()
 	for _, e := range base.entries {
-		if over.get(e.key) == nil && !(t == sourceType && displaced(e.key, over)) {
+		if is[e.key] == nil && !(t == sourceType && displaced(e.key, over)) {
 			out.entries = append(out.entries, e)
 		}
 	}
 	for _, e := range over.entries {
-		if was := base.get(e.key); was != nil {
-			if inner, ok := under(t, e.key); ok {
-				e.value = merge(was.value, e.value, inner)
-			}
+		if inner, ok := under(t, e.key); ok {
+			e.value = merge(was[e.key], e.value, inner)
 		}
 		out.entries = append(out.entries, e)
 	}
@@ -50,11 +49,18 @@ func displaced(key string, over *node) bool {
 	return false
 }
 
+// maxMerged bounds what the defaults may grow to when every pipeline gets them, as aliases would be bounded.
+const maxMerged = 1 << 20
+
 // mergeDefaults lays every pipeline's source over defaults.source.
-func mergeDefaults(root *node) {
+func mergeDefaults(root *node, p *problems) {
 	defaults, ok := root.find("defaults", "source")
 	pipelines, some := root.find("pipelines")
 	if !ok || !some {
+		return
+	}
+	if defaults.size()*len(pipelines.entries) > maxMerged {
+		p.add(defaults.at, "defaults.source", "", "is too much for so many pipelines")
 		return
 	}
 	for _, p := range pipelines.entries {

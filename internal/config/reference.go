@@ -59,7 +59,7 @@ func writeSection(b *strings.Builder, t reflect.Type, keys []string) {
 		if bounds := boundsOf(f); bounds != "" {
 			doc += " " + bounds
 		}
-		if !strings.HasSuffix(strings.Join(keys, "."), "[]") {
+		if !strings.Contains(title, "[]") { // what is in a list has no variable of its own
 			doc += " " + code(variableName(path...)) + "."
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", code(f.key), escape(valueName(f)), def, escape(doc))
@@ -84,8 +84,9 @@ func sectionOf(t reflect.Type, path []string) (reflect.Type, []string) {
 		}
 	case listShape:
 		if inner := deref(t.Elem()); inner.Kind() == reflect.Struct {
-			path[len(path)-1] += "[]"
-			return inner, path
+			list := append([]string{}, path...)
+			list[len(list)-1] += "[]"
+			return inner, list
 		}
 	}
 	return nil, nil

@@ -79,7 +79,8 @@ func typedSchema(t reflect.Type, or func(object) object) object {
 	}
 	switch t {
 	case durationType:
-		return text(durationPattern)
+		zero := object{"const": 0}
+		return object{"anyOf": append(text(durationPattern)["anyOf"].([]any), zero)}
 	case rateType:
 		return text(ratePattern)
 	}

@@ -52,7 +52,7 @@ type Key struct {
 
 // OAuth2 gets a token by client credentials, keeps it, and renews it before it expires and once after a 401.
 type OAuth2 struct {
-	TokenURL     string   `yaml:"token_url" check:"http" required:"true" doc:"Where tokens are given out."`
+	TokenURL     string   `yaml:"token_url" check:"token_url" required:"true" doc:"Where tokens are given out: a whole address, or a path under base."`
 	ClientID     string   `yaml:"client_id" required:"true" doc:"Client id."`
 	ClientSecret Secret   `yaml:"client_secret" required:"true" doc:"Client secret."`
 	Scopes       []string `yaml:"scopes" doc:"Scopes to ask for."`

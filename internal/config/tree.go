@@ -49,6 +49,27 @@ func (n *node) get(key string) *entry {
 	return nil
 }
 
+// index gives the values of a mapping by key.
+func (n *node) index() map[string]*node {
+	index := make(map[string]*node, len(n.entries))
+	for _, e := range n.entries {
+		index[e.key] = e.value
+	}
+	return index
+}
+
+// size counts the nodes of a tree.
+func (n *node) size() int {
+	size := 1
+	for _, e := range n.entries {
+		size += e.value.size()
+	}
+	for _, item := range n.items {
+		size += item.size()
+	}
+	return size
+}
+
 // child returns the value under a key, or nil.
 func (n *node) child(key string) *node {
 	if e := n.get(key); e != nil {
