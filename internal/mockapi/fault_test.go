@@ -210,7 +210,7 @@ func TestWaitsEndWithTheClient(t *testing.T) {
 
 func TestBombInflates(t *testing.T) {
 	r := start(t, Options{Orders: 3})
-	res, err := http.DefaultTransport.RoundTrip(mustRequest(t, r.URL+"/v1/orders?fault=bomb,size=64MiB", "Accept-Encoding", "gzip"))
+	res, err := http.DefaultTransport.RoundTrip(mustRequest(t, r.URL+"/v1/orders?fault=bomb,size=4MiB", "Accept-Encoding", "gzip"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestBombInflates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(inflated) < 64<<20 || count.n > 100<<10 {
+	if len(inflated) < 4<<20 || count.n > 10<<10 {
 		t.Errorf("%d bytes inflate to %d", count.n, len(inflated))
 	}
 	if v := decode[struct{ Data []json.RawMessage }](t, inflated); len(v.Data) != 3 {

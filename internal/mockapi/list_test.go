@@ -139,9 +139,14 @@ func TestEveryStyleWalksTheWholeSetOnce(t *testing.T) {
 	}
 	for style := range styles {
 		for _, set := range []string{"orders", "users", "events"} {
-			for _, params := range append(slices.Clone(every), more[style]...) {
+			r := start(t, Options{Seed: 3, Orders: n, Users: n, Events: n})
+			params := append(slices.Clone(every), more[style]...)
+			if set != "orders" {
+				params = params[:2] // the sets differ in their records only
+			}
+			for _, params := range params {
 				t.Run(strings.Join([]string{style, set, params}, " "), func(t *testing.T) {
-					r := start(t, Options{Seed: 3, Orders: n, Users: n, Events: n})
+					r.Server.Reset()
 					size := "limit=7&per_page=7"
 					if strings.Contains(params, "limit=") || strings.Contains(params, "per_page=") {
 						size = ""
@@ -215,7 +220,7 @@ func TestVirtualSetsHoldNothing(t *testing.T) {
 func TestLargeBodiesStream(t *testing.T) {
 	r := start(t, Options{})
 	for _, accept := range []string{"identity", "gzip"} {
-		res := get(t, r.URL+"/none/orders?count=12000&pad=870", "Accept-Encoding", accept)
+		res := get(t, r.URL+"/none/orders?count=5200&pad=870", "Accept-Encoding", accept)
 		if res.err != nil || res.header.Get("Content-Length") != "" {
 			t.Fatalf("error %v, length %q", res.err, res.header.Get("Content-Length"))
 		}
@@ -223,17 +228,18 @@ func TestLargeBodiesStream(t *testing.T) {
 		if accept == "gzip" {
 			b = gunzip(t, b)
 		}
-		if got := decode[[]json.RawMessage](t, b); len(got) != 12_000 {
+		if got := decode[[]json.RawMessage](t, b); len(got) != 5200 {
 			t.Errorf("%s: %d records", accept, len(got))
 		}
 	}
-	if c := r.Server.Ledger().Set("orders"); c.Records != 24_000 || c.Distinct != 12_000 || r.Server.Ledger().Times("orders", 7) != 2 {
+	if c := r.Server.Ledger().Set("orders"); c.Records != 10_400 || c.Distinct != 5200 || r.Server.Ledger().Times("orders", 7) != 2 {
 		t.Errorf("the ledger says %+v", c)
 	}
 }
 
 func TestSince(t *testing.T) {
-	r := start(t, Options{Orders: 1000})
+	const n = 540
+	r := start(t, Options{Orders: n})
 	type order struct {
 		ID      int `json:"id"`
 		Updated any `json:"updated_at"`
@@ -254,9 +260,9 @@ func TestSince(t *testing.T) {
 		{"rfc3339_zone", "2024-01-01T12:28:09+02:00", 500, 504},
 		{"unix", fmt.Sprint(boundary), 500, 504},
 		{"unix_ms", fmt.Sprint(boundary * 1000), 500, 504},
-		{"date", "2024-01-01", 0, 1000},
+		{"date", "2024-01-01", 0, n},
 		{"rfc3339", "2023-01-01T00:00:00Z", 0, 0},
-		{"rfc3339", "2033-01-01T00:00:00Z", 1000, 1000},
+		{"rfc3339", "2033-01-01T00:00:00Z", n, n},
 	} {
 		for exclusive, first := range []int{c.first, c.exclusive} {
 			for _, order_ := range []string{"", "&shuffle=1", "&order=desc"} {
@@ -268,7 +274,7 @@ func TestSince(t *testing.T) {
 					ids = append(ids, o.ID-1)
 				}
 				slices.Sort(ids)
-				if len(ids) != 1000-first || len(ids) > 0 && (ids[0] != first || ids[len(ids)-1] != 999) {
+				if len(ids) != n-first || len(ids) > 0 && (ids[0] != first || ids[len(ids)-1] != n-1) {
 					t.Errorf("%s: %d records, want those from index %d", params, len(ids), first)
 				}
 				// The field reads back as what since= takes.

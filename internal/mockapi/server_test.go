@@ -259,6 +259,77 @@ func TestCloseEndsWaits(t *testing.T) {
 	}
 }
 
+// An answer whose client went away in the middle is broken and leaves no records in the ledger; and Close does not wait
+// beyond its context for a client that takes nothing.
+func TestClientsThatStopReading(t *testing.T) {
+	r, err := Start("127.0.0.1:0", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() net.Conn {
+		conn, err := net.Dial("tcp", r.URL[7:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "GET /none/orders?count=50000&pad=870 HTTP/1.1\r\nHost: mock\r\n\r\n")
+		if _, err = conn.Read(make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	_ = ask().Close()
+	deadline := time.Now().Add(5 * time.Second)
+	for r.Server.Summary().Routes["/none/orders"].Broken == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("the answer is not counted as broken")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if c := r.Server.Ledger().Set("orders"); c.Records != 0 || c.Distinct != 0 || c.Versions != 0 {
+		t.Errorf("the ledger says %+v", c)
+	}
+
+	defer ask().Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if err := r.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("close: %v", err)
+	}
+}
+
+// The last write of an answer can fail too; then what was counted is taken back.
+func TestCountsAreTakenBack(t *testing.T) {
+	for _, path := range []string{"/v1/orders", "/v1/orders/3", "/v1/data?x=1", "/v1/orders?fault=trickle,bytes=1MiB"} {
+		s := New(Options{})
+		s.ServeHTTP(&failing{discard{header: http.Header{}}}, mustRequest(t, "http://mock"+path))
+		sum := s.Summary()
+		if c := sum.Sets["orders"]; c.Records != 0 || c.Distinct != 0 || c.Versions != 0 || len(c.Ranges) != 0 || sum.Data != 0 {
+			t.Errorf("%s: %+v", path, sum)
+		}
+		if len(sum.Routes) != 1 || sum.Requests != 1 {
+			t.Errorf("%s: %+v", path, sum.Routes)
+		}
+		for _, route := range sum.Routes {
+			if route.Broken != 1 {
+				t.Errorf("%s: %+v", path, route)
+			}
+		}
+	}
+}
+
+type failing struct{ discard }
+
+func (failing) Write([]byte) (int, error) { return 0, errors.New("the client has gone") }
+
+func TestFaultsNeedAConnection(t *testing.T) {
+	s := New(Options{})
+	w := &discard{header: http.Header{}}
+	s.ServeHTTP(w, mustRequest(t, "http://mock/v1/orders?fault=reset"))
+	if w.status != http.StatusInternalServerError {
+		t.Errorf("status %d", w.status)
+	}
+}
+
 func TestFaultsAreLogged(t *testing.T) {
 	var b bytes.Buffer
 	s := New(Options{Logger: slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))})
@@ -298,11 +369,12 @@ func TestConcurrentUse(t *testing.T) {
 // discard is a ResponseWriter that keeps nothing.
 type discard struct {
 	header http.Header
+	status int
 	n      int
 }
 
 func (d *discard) Header() http.Header         { return d.header }
-func (d *discard) WriteHeader(int)             {}
+func (d *discard) WriteHeader(status int)      { d.status = status }
 func (d *discard) Write(b []byte) (int, error) { d.n += len(b); return len(b), nil }
 
 func BenchmarkData(b *testing.B) {
