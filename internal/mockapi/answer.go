@@ -96,18 +96,21 @@ func (a *answer) write(status int, contentType string, body []byte) {
 	}
 }
 
-var pages = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
+// pools keeps what answers use again: buffers of /v1/data and of pages, and compressors.
+type pools struct{ small, pages, gzips, zlibs sync.Pool }
 
 // buffer gives a slice to render into; deliver takes it back.
 func (a *answer) buffer() []byte {
-	a.pooled = pages.Get().(*[]byte)
+	if a.pooled, _ = a.s.pools.pages.Get().(*[]byte); a.pooled == nil {
+		a.pooled = new(make([]byte, 0, 64<<10))
+	}
 	return (*a.pooled)[:0]
 }
 
 func (a *answer) release(b []byte) {
 	if a.pooled != nil && cap(b) <= 2*flushSize {
 		*a.pooled = b[:0]
-		pages.Put(a.pooled)
+		a.s.pools.pages.Put(a.pooled)
 	}
 	a.pooled = nil
 }
@@ -186,11 +189,6 @@ type packer interface {
 	Reset(io.Writer)
 }
 
-var (
-	gzips = sync.Pool{New: func() any { w, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed); return w }}
-	zlibs = sync.Pool{New: func() any { w, _ := zlib.NewWriterLevel(nil, zlib.BestSpeed); return w }}
-)
-
 // packer picks the compression that the client accepts, or none.
 func (a *answer) packer(size int) (string, packer) {
 	if a.noGzip || a.s.opt.NoCompression || size < leastPacked {
@@ -204,9 +202,17 @@ func (a *answer) packer(size int) (string, packer) {
 			}
 			switch strings.ToLower(strings.TrimSpace(name)) {
 			case "gzip":
-				return "gzip", gzips.Get().(packer)
+				zip, _ := a.s.pools.gzips.Get().(*gzip.Writer)
+				if zip == nil {
+					zip, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed) // the level is a valid one
+				}
+				return "gzip", zip
 			case "deflate": // the zlib format, RFC 9110 section 8.4.1.2
-				return "deflate", zlibs.Get().(packer)
+				zip, _ := a.s.pools.zlibs.Get().(*zlib.Writer)
+				if zip == nil {
+					zip, _ = zlib.NewWriterLevel(nil, zlib.BestSpeed)
+				}
+				return "deflate", zip
 			}
 		}
 	}
@@ -216,9 +222,9 @@ func (a *answer) packer(size int) (string, packer) {
 func (a *answer) unpack() {
 	switch zip := a.zip.(type) {
 	case *gzip.Writer:
-		gzips.Put(zip)
+		a.s.pools.gzips.Put(zip)
 	case *zlib.Writer:
-		zlibs.Put(zip)
+		a.s.pools.zlibs.Put(zip)
 	}
 	a.zip = nil
 }

@@ -42,6 +42,7 @@ type Server struct {
 	tokens tokens
 	dataID atomic.Int64   // the last id that /v1/data gave out
 	taken  sync.WaitGroup // connections taken over from net/http; see Running.Close
+	pools  pools
 }
 
 // New makes a server. It holds no resources and starts nothing; Start listens with one.
@@ -218,17 +219,18 @@ func (s *Server) serveData(a *answer) {
 
 // quickData is /v1/data and nothing else: the least that net/http can do.
 func (s *Server) quickData(w http.ResponseWriter, id int64) {
-	buf := small.Get().(*[]byte)
+	buf, _ := s.pools.small.Get().(*[]byte)
+	if buf == nil {
+		buf = new(make([]byte, 0, 128))
+	}
 	*buf = appendData((*buf)[:0], s.opt.Seed, id)
 	w.Header()["Content-Type"] = jsonHeader
 	if !s.opt.NoLedger {
 		s.ledger.quick.Add(1)
 	}
 	_, _ = w.Write(*buf) // so short a body stays in net/http's buffer until the handler returns
-	small.Put(buf)
+	s.pools.small.Put(buf)
 }
-
-var small = sync.Pool{New: func() any { b := make([]byte, 0, 128); return &b }}
 
 // jsonHeader is shared by all quick answers; net/http only reads it.
 var jsonHeader = []string{typeJSON}
