@@ -194,7 +194,7 @@ func do(h http.Handler, method, target, body string, headers ...string) *httptes
 }
 
 // problemIn reads a problem answer and checks what holds for all of them.
-func problemIn(t testing.TB, w *httptest.ResponseRecorder) Problem {
+func problemIn(t testing.TB, w *httptest.ResponseRecorder) *Problem {
 	t.Helper()
 	var p Problem
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
@@ -209,5 +209,5 @@ func problemIn(t testing.TB, w *httptest.ResponseRecorder) Problem {
 	if want := "urn:ferry:request:" + w.Header().Get("X-Request-Id"); p.Instance != want {
 		t.Errorf("instance = %q, want %q", p.Instance, want)
 	}
-	return p
+	return &p
 }

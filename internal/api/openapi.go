@@ -77,6 +77,7 @@ func (h *Handler) skeleton() *huma.OpenAPI {
 		OpenAPI: "3.1.0",
 		Info: &huma.Info{
 			Title: "ferry", Version: version, Description: description,
+			Contact: &huma.Contact{Name: "The people who run this instance"},
 			License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 		},
 		Servers: []*huma.Server{server},
@@ -118,6 +119,9 @@ const (
 // components puts an example of every problem where operations refer to it.
 func (rt *router) components() {
 	for _, k := range kinds() {
+		if k.code == CodeNoRoute || k.code == CodeMethod {
+			continue // no operation answers so
+		}
 		p := newProblem(k.code, exampleDetail(k))
 		p.Instance = "urn:ferry:request:1f0a3c5e77-2s"
 		if k.code == CodeInvalid {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 )
 
 const (
@@ -13,22 +15,34 @@ const (
 
 // WaitQuery is the parameter of operations that can answer later.
 type WaitQuery struct {
-	Wait string `query:"wait" maxLength:"16" pattern:"^([0-9]+(ms|s|m))+$" patternDescription:"a duration such as 30s" doc:"Answer when the run has ended, or after this long; at most 5m." example:"30s"`
+	Wait string `query:"wait" maxLength:"16" doc:"Answer when the run has ended, or after this long; at most 5m." example:"30s"`
+
+	wait time.Duration
 }
 
-// duration reads a wait; "" is none.
-func duration(location, s string, most time.Duration) (time.Duration, error) {
+// Resolve is huma.Resolver: it reads the duration beside huma's own checks, so that all that is wrong is told at once.
+func (q *WaitQuery) Resolve(huma.Context) []error {
+	d, why := duration(q.Wait, mostWait)
+	if why != "" {
+		return []error{&huma.ErrorDetail{Location: "query.wait", Message: why, Value: q.Wait}}
+	}
+	q.wait = d
+	return nil
+}
+
+// duration reads a wait; "" is none. why tells what is wrong with it.
+func duration(s string, most time.Duration) (d time.Duration, why string) {
 	if s == "" {
-		return 0, nil
+		return 0, ""
 	}
 	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 {
-		return 0, invalid(location, "expected a duration such as 30s")
+	switch {
+	case err != nil || d < 0:
+		return 0, "expected a duration such as 30s"
+	case d > most:
+		return 0, "expected at most " + most.String()
 	}
-	if d > most {
-		return 0, invalid(location, "expected at most "+most.String())
-	}
-	return d, nil
+	return d, ""
 }
 
 func (h *Handler) registerRuns(rt *router) {
@@ -46,23 +60,19 @@ func (h *Handler) registerRuns(rt *router) {
 		WaitQuery
 		Repeatable
 	}) (*startedOutput, error) {
-		wait, err := duration("query.wait", in.Wait, mostWait)
-		if err != nil {
-			return nil, err
-		}
 		start, cancel := context.WithTimeout(ctx, h.opt.Server.RequestTimeout.D())
 		run, isNew, err := h.svc.StartRun(start, in.Name)
 		cancel()
 		if err != nil {
 			return nil, err
 		}
-		if wait > 0 && run.Ended == nil {
-			if run, err = h.waitRun(ctx, run.ID, wait); err != nil {
+		if in.wait > 0 && run.Ended == nil {
+			if run, err = h.waitRun(ctx, run.ID, in.wait); err != nil {
 				return nil, err
 			}
 		}
 		out := &startedOutput{Status: http.StatusAccepted, Location: "/v1/runs/" + run.ID, Body: StartedRun{run, isNew}}
-		if wait > 0 && run.Ended != nil {
+		if in.wait > 0 && run.Ended != nil {
 			out.Status = http.StatusOK
 		}
 		return out, nil
@@ -92,12 +102,8 @@ func (h *Handler) registerRuns(rt *router) {
 		RunPath
 		WaitQuery
 	}) (*body[Run], error) {
-		wait, err := duration("query.wait", in.Wait, mostWait)
-		if err != nil {
-			return nil, err
-		}
-		if wait > 0 {
-			return reply(h.waitRun(ctx, in.ID, wait))
+		if in.wait > 0 {
+			return reply(h.waitRun(ctx, in.ID, in.wait))
 		}
 		ctx, cancel := context.WithTimeout(ctx, h.opt.Server.RequestTimeout.D())
 		defer cancel()

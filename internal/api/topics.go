@@ -74,9 +74,9 @@ func (h *Handler) registerTopics(rt *router) {
 		if req.Limit == 0 {
 			req.Limit = 10
 		}
-		wait, err := duration("body.wait", req.Wait, mostReceiveWait)
-		if err != nil {
-			return nil, err
+		wait, why := duration(req.Wait, mostReceiveWait)
+		if why != "" {
+			return nil, invalid("body.wait", why)
 		}
 		v, err := h.receive(ctx, in.Topic, req.Limit, wait)
 		return reply(DeliveryList{some(v)}, err)
