@@ -16,7 +16,7 @@ import (
 
 // NewLogger returns a logger that writes one line per record to w: JSON, or compact text where the format is text, or
 // auto on a terminal. Text is coloured on a terminal unless NO_COLOR is set (no-color.org). Each line carries the
-// attributes of its context (see With) and the trace id; attributes with names like password or token are masked
+// attributes of its context (see With) and the trace id; durations in JSON are seconds; attributes with names like password or token are masked
 // (invariant 8). w is written to by one goroutine at a time.
 func NewLogger(cfg config.Log, w io.Writer, isTerminal bool) *slog.Logger {
 	level := parseLevel(cfg.Level)
@@ -24,7 +24,7 @@ func NewLogger(cfg config.Log, w io.Writer, isTerminal bool) *slog.Logger {
 	if cfg.Format == "text" || cfg.Format != "json" && isTerminal {
 		h = newTextHandler(w, level, isTerminal && os.Getenv("NO_COLOR") == "")
 	} else {
-		h = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: mask})
+		h = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: jsonAttr})
 	}
 	return slog.New(&contextHandler{root: h, inner: h})
 }
@@ -160,6 +160,15 @@ const masked = "[secret]"
 func mask(groups []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() != slog.KindGroup && (secretName(a.Key) || slices.ContainsFunc(groups, secretName)) {
 		return slog.String(a.Key, masked)
+	}
+	return a
+}
+
+// jsonAttr masks, and writes durations in seconds: slog's own nanoseconds look like any number.
+func jsonAttr(groups []string, a slog.Attr) slog.Attr {
+	a = mask(groups, a)
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
 	}
 	return a
 }
