@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,7 +21,7 @@ const FileName = "ferry.yaml"
 type Options struct {
 	// File is the configuration file. Empty: ferry.yaml in Dir if there is one, otherwise the environment alone.
 	File string
-	// Dir is the folder of ferry.yaml, .env and config/. Empty: the working directory.
+	// Dir is the folder of ferry.yaml, .env and config/, which errors name without it. Empty: the working directory.
 	Dir string
 	// Environ holds the process's variables as os.Environ gives them. Nil: none.
 	Environ []string
@@ -38,11 +39,11 @@ type Options struct {
 // the file, config/dev.env or config/prod.env (as env says), .env, the environment, flags. What is wrong comes back
 // all at once as Errors; a file that cannot be read as an error that wraps the system's.
 func Load(o Options) (*Config, error) {
-	name := o.File
+	name, file := o.File, o.File
 	if name == "" {
-		name = filepath.Join(o.Dir, FileName)
+		name, file = FileName, filepath.Join(o.Dir, FileName)
 	}
-	src, err := readRegular(name)
+	src, err := readRegular(file)
 	switch {
 	case err == nil:
 	case o.File == "" && errors.Is(err, fs.ErrNotExist):
@@ -51,7 +52,7 @@ func Load(o Options) (*Config, error) {
 	default:
 		return nil, fmt.Errorf("load configuration: %w", err)
 	}
-	l := &loader{Options: o, dir: filepath.Dir(name), files: []string{name}}
+	l := &loader{Options: o, dir: filepath.Dir(file), files: []string{file}}
 	l.File = name
 	return l.load(&source{name: name, lines: strings.Split(string(src), "\n"), expand: true})
 }
@@ -150,8 +151,8 @@ func (l *loader) readDotenv(v variables, name string) {
 	if l.alone {
 		return
 	}
-	name = filepath.Join(l.Dir, name)
-	text, err := readRegular(name)
+	file := filepath.Join(l.Dir, name)
+	text, err := readRegular(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return
@@ -159,7 +160,7 @@ func (l *loader) readDotenv(v variables, name string) {
 		l.add(place{src: &source{name: name}}, "", "", "%v", err)
 		return
 	}
-	l.files = append(l.files, name)
+	l.files = append(l.files, file)
 	v.addFile(name, string(text), &l.problems)
 }
 
@@ -172,6 +173,9 @@ func (l *loader) complete(c *Config) (warnings []string) {
 		p.Topic = cmp.Or(p.Topic, name)
 		p.Source.Timeouts.Headers = cmp.Or(p.Source.Timeouts.Headers, p.Source.Timeout)
 		p.Source.Timeouts.Idle = cmp.Or(p.Source.Timeouts.Idle, p.Source.Timeout)
+		if login := p.Source.Auth.OAuth2; login != nil {
+			login.TokenURL = underBase(login.TokenURL, p.Source)
+		}
 		c.Pipelines[name] = p
 	}
 	if c.Auth.None && l.vars["FERRY_API_KEY"].text != "" {
@@ -193,4 +197,19 @@ func (l *loader) complete(c *Config) (warnings []string) {
 		warnings = append(warnings, "ferry.yml is not read: call it "+FileName)
 	}
 	return warnings
+}
+
+// underBase makes a whole address of a path that begins at the source's base. Under "mock:" it stays a path: whoever
+// starts the simulated API knows where it listens.
+func underBase(address string, s Source) string {
+	if !strings.HasPrefix(address, "/") {
+		return address
+	}
+	base, err := url.Parse(s.Base)
+	if err != nil || base.Host == "" {
+		if base, err = url.Parse(cmp.Or(s.Get, s.Post)); err != nil || base.Host == "" {
+			return address
+		}
+	}
+	return base.Scheme + "://" + base.Host + address
 }

@@ -535,3 +535,19 @@ func TestFilesThatWereRead(t *testing.T) {
 		t.Errorf("err = %v, want one that wraps os.ErrNotExist", err)
 	}
 }
+
+func TestTokenAddressUnderBase(t *testing.T) {
+	const login = `auth: {oauth2: {client_id: a, client_secret: b, token_url: `
+	tests := []struct{ source, want string }{
+		{`base: "https://a.example.com/api", get: /v1, ` + login + `/token}}`, "https://a.example.com/token"},
+		{`get: "https://b.example.com/v1", ` + login + `/token}}`, "https://b.example.com/token"},
+		{`base: "https://a.example.com", get: /v1, ` + login + `"https://idp.example.com/t"}}`, "https://idp.example.com/t"},
+		{`base: "mock:", get: /v1, ` + login + `/token}}`, "/token"},
+	}
+	for _, tt := range tests {
+		c := parse(t, "pipelines: {a: {source: {"+tt.source+"}}}")
+		if got := c.Pipelines["a"].Source.Auth.OAuth2.TokenURL; got != tt.want {
+			t.Errorf("%s: token_url = %s, want %s", tt.source, got, tt.want)
+		}
+	}
+}

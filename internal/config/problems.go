@@ -119,14 +119,16 @@ func (s *source) shown(number, col int) (line []rune, caret int) {
 		}
 	}
 	caret = col
-	masks := slices.Clone(s.masks)
+	var masks []mask
+	for _, m := range s.masks {
+		if m.line <= number && number <= m.endLine {
+			masks = append(masks, m)
+		}
+	}
 	slices.SortFunc(masks, func(a, b mask) int { // from the right, so that columns stay true
 		return cmp.Or(cmp.Compare(b.line, a.line), cmp.Compare(b.col, a.col))
 	})
 	for _, m := range masks {
-		if number < m.line || number > m.endLine || number == m.endLine && m.endCol <= 1 {
-			continue
-		}
 		from, to := 0, len(line)
 		if number == m.line {
 			from = min(m.col-1, len(line))

@@ -158,6 +158,27 @@ func (b Body) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 // LogValue hides the body.
 func (b Body) LogValue() slog.Value { return slog.StringValue(b.String()) }
 
+// The logins are held by pointers, into which package fmt looks past all methods when the verb does not fit, as in
+// log.Printf("%s", source). Their own Format is asked before that.
+
+// Format hides the password from every verb of package fmt.
+func (b Basic) Format(f fmt.State, verb rune) {
+	type plain Basic
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), plain(b))
+}
+
+// Format hides the key from every verb of package fmt.
+func (k Key) Format(f fmt.State, verb rune) {
+	type plain Key
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), plain(k))
+}
+
+// Format hides the client secret from every verb of package fmt.
+func (o OAuth2) Format(f fmt.State, verb rune) {
+	type plain OAuth2
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), plain(o))
+}
+
 // soundsSecret tells whether a name (api_key, accessToken, X-Amz-Signature) is one under which secrets travel. It
 // errs towards yes: a value hidden needlessly costs less than one shown.
 func soundsSecret(name string) bool {
