@@ -33,8 +33,8 @@ verify: ## everything that CI does
 build: ## dist/ferry, for this machine
 	CGO_ENABLED=0 go build -trimpath -o dist/ferry ./cmd/ferry
 
-generate: ## write again what is made from code: configuration schema and reference, OpenAPI
-	go test ./internal/config ./internal/api -update
+generate: ## write again what is made from code: configuration schema and reference, OpenAPI, tables
+	go test ./internal/config ./internal/api ./test/readme -update
 
 tools: ## the pinned tools, into bin/
 	scripts/tools
