@@ -51,7 +51,7 @@ func (c *command) getenv(name string) string {
 }
 
 func (c *command) logger(cfg config.Log) *slog.Logger {
-	return telemetry.NewLogger(cfg, c.Err, c.ErrTerminal && c.getenv("NO_COLOR") == "")
+	return telemetry.NewLogger(cfg, c.Err, c.ErrTerminal)
 }
 
 // service is what commands ask for: of this process itself, or of a running instance through its API.
