@@ -1,6 +1,9 @@
 package source
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"time"
 )
 
@@ -26,13 +29,17 @@ const (
 // known, and holds no secret (invariant 8).
 type Error struct {
 	Kind   Kind
-	Status int       // HTTP status; 0 when no answer came
-	Detail string    // what happened
-	At     string    // method and address asked, secrets masked; may be empty
+	Status int    // HTTP status; 0 when no answer came
+	Detail string // what happened
+	At     string // method and address asked, secrets masked; may be empty
 	// RetryAt is when the API said to come back, for KindRateLimited; zero when it did not say.
 	RetryAt time.Time
 	// Err is the cause where errors.Is can be of use: a context's error or cause. It is not part of the text.
 	Err error
+
+	again bool // worth another try
+	asked bool // the API said how long to wait:
+	wait  time.Duration
 }
 
 // Error gives the kind, what happened and what was asked.
@@ -46,3 +53,23 @@ func (e *Error) Error() string {
 
 // Unwrap gives the cause, or nil.
 func (e *Error) Unwrap() error { return e.Err }
+
+// failf makes an error that another try does not mend.
+func failf(kind Kind, format string, args ...any) *Error {
+	return &Error{Kind: kind, Detail: fmt.Sprintf(format, args...)}
+}
+
+// passing marks the error as one that may pass.
+func (e *Error) passing() *Error {
+	e.again = true
+	return e
+}
+
+// ended is the error for a caller's context that has ended.
+func ended(ctx context.Context) *Error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return &Error{Kind: KindTimeout, Detail: "the time for the whole request or run is over", Err: cause}
+	}
+	return &Error{Kind: KindCancelled, Detail: "stopped: " + cause.Error(), Err: cause}
+}

@@ -1,16 +1,29 @@
 // Package source reads one page from an HTTP API: it logs in, asks, follows pages, finds the records and gives each an
 // id that stays the same (invariant 3). It keeps no progress of its own: all of it is in the cursor.
+//
+// What it refuses to take for success (invariant 9): a body that is cut short, broken, HTML or of another content type;
+// pages that repeat; a place for records that is not there. What bounds it (invariant 7): the limits of the
+// configuration, and parts of about 1 MiB for a page of any size. What never leaves (invariant 8): logins, in errors,
+// cursors, redirects and next links.
 package source
 
 import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"iter"
+	"fmt"
+	"net"
 	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"ferry/internal/config"
+	"ferry/internal/jq"
 	"ferry/internal/record"
+	"ferry/internal/retry"
 )
 
 // Options are what a Source needs beside its configuration. Only Pipeline is required.
@@ -28,36 +41,332 @@ type Options struct {
 	// Transport takes the place of the source's own, for tests. The timeouts for connecting, TLS and headers, the
 	// limit on headers and the refusal of metadata addresses by what a name resolves to are the transport's.
 	Transport http.RoundTripper
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // for this package's tests
 }
 
 // Source is an HTTP API. It is safe for concurrent use.
-type Source struct{}
+type Source struct {
+	cfg      config.Source
+	pipeline string
+	observer Observer
+	secrets  *secrets
 
-var errNotBuilt = errors.New("source: not built yet")
+	template *template
+	first    *request // for the first page of a first pull: what Fetch asks
+	client   *client
+	tokens   *tokens // nil without oauth2
+	limiters *Limiters
+	host     string
+	limiter  *limiter
+	policy   retry.Policy
 
-// New checks cfg, fills in defaults and compiles its expressions.
-func New(cfg config.Source, opt Options) (*Source, error) { return &Source{}, nil }
+	records finder
+	key     *expression // nil: the content is the key
+	stop    *expression
+	paging  paging
+	inc     *incremental
+	whole   string // the key whose expression needs to see whole pages, or ""
+	keep    bool   // something looks at what lies beside the records
+	guesses []jq.Path
+	hints   []jq.Path
 
-// Read reads the one page at from and yields its parts, in order; a page of less than about 1 MiB is one part. The
-// last has PageEnd, the very last of the data End. Reading goes on from the After of a part; Read has no state, so a
-// retry, a crash recovery and a first call are the same call. An error is an *Error and comes last.
-func (s *Source) Read(ctx context.Context, from record.Cursor) iter.Seq2[record.Part, error] {
-	return func(yield func(record.Part, error) bool) { yield(record.Part{}, errNotBuilt) }
+	unpackers sync.Pool    // of *gzip.Reader
+	lastSize  atomic.Int64 // of a page, for the size of the next one's buffer
 }
 
-// Fetch makes one request, that for the first page, without a cursor, and returns all its records in one part.
+// New checks cfg, fills in what has a default, and compiles its expressions. It makes no connection.
+func New(cfg config.Source, opt Options) (*Source, error) {
+	if opt.Pipeline == "" {
+		return nil, errors.New("make source: the pipeline's name is required")
+	}
+	complete(&cfg, &opt)
+	s := &Source{cfg: cfg, pipeline: opt.Pipeline, observer: opt.Observer, limiters: opt.Limiters}
+	if err := s.prepare(&opt); err != nil {
+		return nil, fmt.Errorf("source of %s: %w", opt.Pipeline, err)
+	}
+	s.limiter = s.limiters.join(s.host, s, cfg.Rate)
+	return s, nil
+}
+
+// complete fills in defaults, for a configuration that was not loaded.
+func complete(cfg *config.Source, opt *Options) {
+	t, l := &cfg.Timeouts, &cfg.Limits
+	for _, d := range []struct {
+		v   *config.Duration
+		def time.Duration
+	}{
+		{&cfg.Timeout, 30 * time.Second}, {&cfg.RetryMax, 30 * time.Second}, {&cfg.RetryAfter, 5 * time.Minute},
+		{&t.Connect, 10 * time.Second}, {&t.TLS, 10 * time.Second}, {&t.Page, 10 * time.Minute},
+	} {
+		if *d.v <= 0 {
+			*d.v = config.Duration(d.def)
+		}
+	}
+	for _, d := range []*config.Duration{&t.Headers, &t.Idle} {
+		if *d <= 0 {
+			*d = cfg.Timeout
+		}
+	}
+	for _, b := range []struct {
+		v   *config.Bytes
+		def config.Bytes
+	}{{&l.Headers, 256 << 10}, {&l.Wire, 4 << 30}, {&l.Inflated, 4 << 30}, {&l.Record, 8 << 20}, {&l.Envelope, 8 << 20}} {
+		if *b.v <= 0 {
+			*b.v = b.def
+		}
+	}
+	if l.Depth <= 0 {
+		l.Depth = 256
+	}
+	if opt.Limiters == nil {
+		opt.Limiters = NewLimiters()
+	}
+	if opt.Observer == nil {
+		opt.Observer = Silent{}
+	}
+	if opt.UserAgent == "" {
+		opt.UserAgent = "ferry"
+	}
+}
+
+func (s *Source) prepare(opt *Options) (err error) {
+	cfg := &s.cfg
+	if s.template, err = newTemplate(cfg, opt.UserAgent); err != nil {
+		return err
+	}
+	if u := s.template.url.User; u != nil { // a login in the address is one like any other
+		s.template.url.User = nil
+		if isNoAuth(&cfg.Auth) {
+			password, _ := u.Password()
+			cfg.Auth.Basic = &config.Basic{User: u.Username(), Password: config.Secret(password)}
+		}
+	}
+	s.secrets = newSecrets(cfg)
+	if err = addStatic(s.template.header, &cfg.Auth); err != nil {
+		return err
+	}
+	s.host = s.template.url.Host
+	s.client = newClient(cfg, opt, s.template.url)
+	if cfg.Auth.OAuth2 != nil {
+		if s.tokens, err = newTokens(cfg.Auth.OAuth2, s.client, cfg.Timeout.D()); err != nil {
+			return err
+		}
+	}
+	s.policy = retry.Policy{Retries: cfg.Retries, Max: cfg.RetryMax.D(), MaxAfter: cfg.RetryAfter.D(), OnRetry: func(_ int, wait time.Duration, err error) {
+		s.observer.Retry(s.host, reasonOf(err), wait)
+	}}
+	if err = s.compile(); err != nil {
+		return err
+	}
+	s.first, err = s.build(&position{})
+	return err
+}
+
+// compile compiles the expressions and finds out what each has to see.
+func (s *Source) compile() (err error) {
+	cfg := &s.cfg
+	if s.records, err = newFinder(cfg.Records); err != nil {
+		return err
+	}
+	if cfg.Key != "" {
+		if s.key, err = compile("key", cfg.Key); err != nil {
+			return err
+		}
+	}
+	if s.paging, err = newPaging(&cfg.Paginate); err != nil {
+		return err
+	}
+	if cfg.Incremental != nil {
+		if s.inc, err = newIncremental(cfg.Incremental); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.places() {
+		if p.in == "body" && s.template.method != http.MethodPost {
+			return fmt.Errorf("body.%s: only a post has a body", p.name)
+		}
+		s.template.mutable = s.template.mutable || p.in == "body"
+	}
+	looks := s.paging.lookups()
+	if cfg.Stop != "" {
+		if s.stop, err = compile("stop", cfg.Stop); err != nil {
+			return err
+		}
+		looks = append(looks, &lookup{src: cfg.Stop, body: s.stop})
+	}
+	s.keep = len(looks) > 0
+	for _, l := range looks {
+		if !s.looksBeside(l.src) {
+			s.whole = l.src
+		}
+	}
+	if s.paging.style == styleAuto {
+		s.keep = true
+		s.guesses, s.hints = mustPaths(guesses), mustPaths(hints)
+	}
+	return nil
+}
+
+// places are where values go.
+func (s *Source) places() []place {
+	places := []place{s.paging.into, s.paging.sizeInto}
+	if s.inc != nil {
+		places = append(places, s.inc.into)
+	}
+	return places
+}
+
+// looksBeside says whether an expression provably looks at nothing but what lies beside the records, so that it gives the
+// same whether the records are there or not. Only then may a page stream.
+func (s *Source) looksBeside(src string) bool {
+	paths, ok := plain(src)
+	if !ok {
+		return false
+	}
+	if s.records.auto || s.records.program != nil { // objects are read as a whole anyway, and arrays have nothing beside
+		return true
+	}
+	for _, path := range paths {
+		if overlaps(path, s.records.steps) {
+			return false
+		}
+	}
+	return true
+}
+
+func isNoAuth(a *config.SourceAuth) bool {
+	return a.Bearer == "" && a.Basic == nil && a.APIKey == nil && a.OAuth2 == nil
+}
+
+// Fetch makes one request, that for the first page of a first pull, and returns all records of its answer in one part,
+// which limits.envelope bounds. The part's cursors are empty. Errors are *Error; ctx bounds it as it does Read.
 func (s *Source) Fetch(ctx context.Context) (record.Part, error) {
-	return record.Part{}, errNotBuilt
+	var part record.Part
+	err := s.patiently(ctx, s.first, func(ctx context.Context) (err error) {
+		part, err = s.fetch(ctx)
+		return err
+	})
+	return part, err
 }
 
-// Split finds the records of a body that was pushed: the elements of an array, the lines of NDJSON, or the one value.
-// The part holds on to body.
+func (s *Source) fetch(ctx context.Context) (record.Part, error) {
+	a, err := s.ask(ctx, s.first)
+	if err != nil {
+		return record.Part{}, err
+	}
+	defer a.close()
+	p := &splitter{s: s, single: true}
+	switch statusVerdict(a.status, s.cfg.On) {
+	case verdictRetry, verdictFail:
+		return record.Part{}, a.statusError()
+	case verdictSkip, verdictEnd:
+		return p.whole(ctx), nil
+	case verdictOK:
+		if a.status == http.StatusNoContent {
+			return p.whole(ctx), nil
+		}
+	}
+	p.src = &a.body
+	p.read = func(err error) error { return a.readError(ctx, err) }
+	limit := int64(s.cfg.Limits.Envelope)
+	size := int64(4 << 10)
+	if a.length >= 0 && !a.body.packed {
+		size = min(a.length, limit) + 1
+	}
+	p.buf = make([]byte, 0, size)
+	if err := p.all(limit, ""); err != nil {
+		return record.Part{}, err
+	}
+	if err := p.split(ctx, a.header.Get("Content-Type")); err != nil {
+		return record.Part{}, err
+	}
+	return p.whole(ctx), nil
+}
+
+// Split finds the records of a body that was pushed: the elements of an array, the lines of NDJSON, or the one value. Keys
+// and ids are those that the same records have when they are read. The part holds on to body, which must not be changed.
+// Errors are *Error.
 func (s *Source) Split(contentType string, body []byte) (record.Part, error) {
-	return record.Part{}, errNotBuilt
+	ctx := context.Background() // nothing of it waits
+	p := &splitter{s: s, single: true, pushed: true}
+	p.buf, p.eof = body, true
+	if err := p.split(ctx, contentType); err != nil {
+		return record.Part{}, err
+	}
+	return p.whole(ctx), nil
 }
 
-// Describe gives the method and address that Read would ask, secrets masked.
-func (s *Source) Describe(from record.Cursor) (string, error) { return "", errNotBuilt }
+// Describe gives the method and address that Read would ask, such as "GET https://api.example.com/orders?after=7", with
+// secrets masked.
+func (s *Source) Describe(from record.Cursor) (string, error) {
+	pos, err := s.position(from)
+	if err != nil {
+		return "", err
+	}
+	r, err := s.build(pos)
+	if err != nil {
+		return "", asError(err)
+	}
+	return s.describe(r), nil
+}
+
+func (s *Source) describe(r *request) string {
+	return r.method + " " + s.secrets.address(r.url)
+}
 
 // Close closes idle connections and gives up the source's part in rate limits. Reads under way go on.
-func (s *Source) Close() {}
+func (s *Source) Close() {
+	s.limiters.leave(s.host, s)
+	s.client.close()
+}
+
+// patiently tries f until it succeeds, fails for good or has used up the retries. Its errors are *Error, errStopped apart.
+func (s *Source) patiently(ctx context.Context, r *request, f func(context.Context) error) error {
+	err := retry.Do(ctx, s.policy, func(ctx context.Context) error {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		var e *Error
+		switch {
+		case !errors.As(err, &e) || !e.again:
+			return retry.Permanent(err)
+		case e.asked:
+			return retry.After(err, e.wait)
+		}
+		return err
+	})
+	if err == nil || errors.Is(err, errStopped) {
+		return err
+	}
+	e := *asError(err)
+	if ctx.Err() != nil && e.Err == nil { // it ended while waiting to try again
+		detail := e.Detail
+		e = *ended(ctx)
+		e.Detail += "; the last try: " + detail
+	}
+	if t := s.tokens.secret(); t != "" {
+		e.Detail = strings.ReplaceAll(e.Detail, t, hidden)
+	}
+	e.At = s.describe(r)
+	return &e
+}
+
+// asError makes an *Error of any error.
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return failf(KindContent, "%v", err)
+}
+
+// reasonOf is what an Observer hears as the reason of a retry.
+func reasonOf(err error) string {
+	e := asError(err)
+	if e.Status != 0 {
+		return strconv.Itoa(e.Status)
+	}
+	return string(e.Kind)
+}

@@ -1,0 +1,239 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"ferry/internal/config"
+	"ferry/internal/record"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serve starts a server for the test and returns its address.
+func serve(t testing.TB, h http.HandlerFunc) string {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+// open makes a source for the test, in a pipeline named "p".
+func open(t testing.TB, cfg config.Source, opt Options) *Source {
+	t.Helper()
+	opt.Pipeline = "p"
+	s, err := New(cfg, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// pull is what reading to the end gave.
+type pull struct {
+	data     []string
+	ids      []string
+	bad      []string
+	seen     int
+	pages    int
+	parts    int
+	warnings []string
+	cursor   record.Cursor // behind the last part
+}
+
+// readAll reads from the cursor until a part has End. It fails on an error.
+func readAll(t testing.TB, s *Source, from record.Cursor) pull {
+	t.Helper()
+	p, err := tryAll(t, s, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// tryAll reads until End or an error; the cursor is then that behind the last part.
+func tryAll(t testing.TB, s *Source, from record.Cursor) (pull, error) {
+	t.Helper()
+	p := pull{cursor: from}
+	for range 5000 {
+		ended, pageEnd := false, false
+		for part, err := range s.Read(t.Context(), p.cursor) {
+			if err != nil {
+				return p, err
+			}
+			if pageEnd {
+				t.Fatal("a part follows the end of its page")
+			}
+			p.take(t, part)
+			ended, pageEnd = part.End, part.PageEnd
+		}
+		if !pageEnd {
+			t.Fatal("a page has no end")
+		}
+		if ended {
+			return p, nil
+		}
+	}
+	t.Fatal("the data has no end")
+	return p, nil
+}
+
+func (p *pull) take(t testing.TB, part record.Part) {
+	t.Helper()
+	for i, r := range part.Records {
+		p.data = append(p.data, string(r.Data))
+		p.ids = append(p.ids, r.ID)
+		if !json.Valid(r.Data) {
+			t.Errorf("record %q is not JSON", r.Data)
+		}
+		if err := part.Bad[i]; err != nil {
+			p.bad = append(p.bad, err.Error())
+		}
+	}
+	p.seen += part.Seen
+	p.parts++
+	if part.PageEnd {
+		p.pages++
+	}
+	if part.End && !part.PageEnd {
+		t.Error("End without PageEnd")
+	}
+	if part.Warning != "" {
+		p.warnings = append(p.warnings, part.Warning)
+	}
+	p.cursor = part.After(len(part.Records))
+	if len(p.cursor) > maxCursor {
+		t.Errorf("the cursor has %d bytes", len(p.cursor))
+	}
+}
+
+func wantData(t testing.TB, p pull, want ...string) {
+	t.Helper()
+	if !slices.Equal(p.data, want) {
+		t.Errorf("records:\n got %v\nwant %v", p.data, want)
+	}
+}
+
+// watchdog records what an observer hears.
+type watchdog struct {
+	mu       sync.Mutex
+	requests []string
+	retries  []string
+	wire     int64
+}
+
+func (w *watchdog) Request(_ string, status int, _ time.Duration, wire int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.requests = append(w.requests, fmt.Sprint(status))
+	w.wire += wire
+}
+
+func (w *watchdog) Retry(_, reason string, _ time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.retries = append(w.retries, reason)
+}
+
+// quick makes retries fast.
+func quick(cfg config.Source) config.Source {
+	cfg.RetryMax = config.Duration(time.Millisecond)
+	return cfg
+}
+
+// fakeNet is a network of pipes, on which time can be faked.
+type fakeNet struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func newFakeNet(t *testing.T, h http.Handler) *fakeNet {
+	n := &fakeNet{conns: make(chan net.Conn), done: make(chan struct{})}
+	srv := &http.Server{Handler: h}
+	served := make(chan struct{})
+	go func() { _ = srv.Serve(n); close(served) }()
+	t.Cleanup(func() { _ = srv.Close(); <-served })
+	return n
+}
+
+func (n *fakeNet) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	a, b := net.Pipe()
+	select {
+	case n.conns <- b:
+		return a, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (n *fakeNet) Accept() (net.Conn, error) {
+	select {
+	case c := <-n.conns:
+		return c, nil
+	case <-n.done:
+		return nil, net.ErrClosed
+	}
+}
+func (n *fakeNet) Close() error   { close(n.done); return nil }
+func (n *fakeNet) Addr() net.Addr { return &net.TCPAddr{} }
+
+func TestReadFindsRecords(t *testing.T) {
+	for _, c := range []struct {
+		name, records, body string
+		want                string
+	}{
+		{"array", "", `[{"id":1}, {"id":2}]`, `{"id":1} {"id":2}`},
+		{"the only array of objects", "", `{"n":[1],"rows":[{"a":1}],"x":{}}`, `{"a":1}`},
+		{"the one with a common name", "", `{"included":[{"a":1}],"data":[{"b":1}]}`, `{"b":1}`},
+		{"an empty one with a common name", "", `{"tags":[],"items":[]}`, ``},
+		{"the object itself", "", `{"id":1,"tags":[]}`, `{"id":1,"tags":[]}`},
+		{"two arrays, neither common", "", `{"a":[{}],"b":[{}]}`, `{"a":[{}],"b":[{}]}`},
+		{"a number", "", ` 12 `, `12`},
+		{"path", ".data[]", `{"meta":{"n":1},"data":[1,"two",null],"z":0}`, `1 "two" null`},
+		{"path without brackets", ".data", `{"data":[1,2]}`, `1 2`},
+		{"path to an object", ".data", `{"data":{"a":[1]}}`, `{"a":[1]}`},
+		{"deep path", ".a.b[]", `{"a":{"x":1,"b":[{"c":1}]}}`, `{"c":1}`},
+		{"quoted key", `.["x y"][]`, `{"x\u0020y":[7]}`, `7`},
+		{"top", ".[]", `[1,2]`, `1 2`},
+		{"identity", ".", `{"a":1}`, `{"a":1}`},
+		{"null for none", ".data[]", `{"data":null}`, ``},
+		{"empty", ".data[]", `{"data":[]}`, ``},
+		{"program", `.groups[] | .items[] | {id}`, `{"groups":[{"items":[{"id":1,"x":0}]},{"items":[{"id":2}]}]}`, `{"id":1} {"id":2}`},
+		{"program by index", `.a[0].b[]`, `{"a":[{"b":[5]}]}`, `5`},
+		{"byte order mark", "", "\xef\xbb\xbf[1]", `1`},
+		{"space within", "", "\n[ {\"a\" : 1}\n, 2 ]\n", `{"a" : 1} 2`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json; charset=utf-8")
+				fmt.Fprint(w, c.body)
+			})
+			s := open(t, config.Source{Base: url, Records: c.records}, Options{})
+			p := readAll(t, s, nil)
+			if got := strings.Join(p.data, " "); got != c.want || p.parts != 1 || p.pages != 1 {
+				t.Errorf("got %s in %d parts, want %s", got, p.parts, c.want)
+			}
+			part, err := s.Fetch(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var f pull
+			f.take(t, part)
+			if !slices.Equal(f.data, p.data) || !slices.Equal(f.ids, p.ids) || !part.End || part.After(0) != nil {
+				t.Errorf("Fetch gives %v", f.data)
+			}
+		})
+	}
+}

@@ -1,0 +1,484 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"mime"
+	"strings"
+
+	"ferry/internal/jsonscan"
+)
+
+// sampleBytes is how much of a record that cannot be held goes into its dead letter.
+const sampleBytes = 4 << 10
+
+// splitter finds the records of a body, and what lies beside them.
+type splitter struct {
+	window
+	s      *Source
+	single bool // one request: the body is here as a whole, and what lies beside the records does not matter
+	pushed bool // the body was sent to ferry: records: does not apply
+
+	odd      []oddity
+	count    int    // records found
+	envelope []byte // the page without its records
+	beside   int64  // bytes of it
+	ndjson   bool
+}
+
+// oddity is a record that cannot go on as it is.
+type oddity struct {
+	data   []byte // its first bytes, as a JSON string
+	reason error
+}
+
+// at gives a span's bytes, and why it cannot go on.
+func (p *splitter) at(sp span) ([]byte, error) {
+	if sp.start < 0 {
+		o := &p.odd[sp.end]
+		return o.data, o.reason
+	}
+	return p.buf[sp.start:sp.end:sp.end], nil
+}
+
+// reset forgets the spans, which have been handed over.
+func (p *splitter) reset() {
+	p.shared = p.shared || p.inside
+	p.spans, p.odd, p.inside = p.spans[:0], nil, false
+}
+
+// add takes the value that ends at end as a record and goes behind it.
+func (p *splitter) add(end int) error {
+	p.spans = append(p.spans, span{p.pos, end})
+	p.inside = true
+	p.pos = end
+	return p.added()
+}
+
+func (p *splitter) added() error {
+	p.count++
+	if len(p.spans) >= partRecords && p.hand != nil {
+		return p.hand()
+	}
+	return nil
+}
+
+// addOdd takes the value at pos as a record of which only the beginning is kept. pos stays.
+func (p *splitter) addOdd(reason error) error {
+	head := p.buf[p.pos:min(len(p.buf), p.pos+sampleBytes)]
+	p.spans = append(p.spans, span{-1, len(p.odd)})
+	p.odd = append(p.odd, oddity{jsonscan.AppendQuote(nil, string(head)), reason})
+	return p.added()
+}
+
+// split goes through the body.
+// Errors are *Error.
+func (p *splitter) split(ctx context.Context, contentType string) error {
+	lines, err := p.s.checkType(contentType)
+	if err == nil {
+		err = p.begin(lines)
+	}
+	if err == nil {
+		if p.ndjson = lines; lines {
+			err = p.lines()
+		} else {
+			err = p.page(ctx)
+		}
+	}
+	return p.explain(err)
+}
+
+// checkType says whether a content type is one of JSON's, and whether it means lines. format: goes before it.
+func (s *Source) checkType(contentType string) (lines bool, err error) {
+	kind, _, _ := mime.ParseMediaType(contentType) // what cannot be parsed is taken as it is
+	if kind == "" {
+		kind, _, _ = strings.Cut(strings.ToLower(contentType), ";")
+		kind = strings.TrimSpace(kind)
+	}
+	switch s.cfg.Format {
+	case "ndjson":
+		return true, nil
+	case "json":
+		return false, nil
+	}
+	switch {
+	case kind == "application/json", strings.HasSuffix(kind, "+json"), kind == "text/json", kind == "text/plain", kind == "",
+		kind == "application/octet-stream", kind == "binary/octet-stream", kind == "application/javascript", kind == "text/javascript":
+		return false, nil
+	case kind == "application/x-ndjson", kind == "application/ndjson", kind == "application/jsonl", kind == "application/x-jsonlines",
+		kind == "application/jsonlines", kind == "application/json-lines", kind == "application/stream+json", kind == "application/x-json-stream":
+		return true, nil
+	}
+	return false, &wrongType{kind}
+}
+
+// wrongType is a content type that is none of JSON's. Its explanation shows the beginning of the body.
+type wrongType struct{ kind string }
+
+func (e *wrongType) Error() string { return "content type " + e.kind }
+
+// begin skips a byte order mark and looks whether what follows can be JSON.
+func (p *splitter) begin(lines bool) error {
+	for len(p.buf)-p.pos < 3 && !p.eof {
+		if err := p.fill(1); err != nil {
+			return err
+		}
+	}
+	if b := p.buf[p.pos:]; len(b) >= 3 && string(b[:3]) == "\xef\xbb\xbf" {
+		p.pos += 3
+	}
+	if err := p.space(); err != nil {
+		return err
+	}
+	if p.pos == len(p.buf) {
+		if lines { // no lines
+			return nil
+		}
+		return failf(KindContent, "the body is empty").passing()
+	}
+	if jsonscan.KindOf(p.buf[p.pos]) == jsonscan.Invalid {
+		return &wrongType{}
+	}
+	return nil
+}
+
+// explain turns errors of the splitter into *Error.
+func (p *splitter) explain(err error) error {
+	var (
+		own    *Error
+		wrong  *wrongType
+		syntax *jsonscan.SyntaxError
+	)
+	switch {
+	case err == nil || errors.Is(err, errStopped) || errors.Is(err, errChanged) || errors.As(err, &own):
+		return err
+	case errors.As(err, &wrong):
+		for len(p.buf)-p.pos < 200 && p.fill(1) == nil { //nolint:revive // for the sample; the failure is another
+		}
+		what := "the body is not JSON"
+		if wrong.kind != "" {
+			what = "the body is " + p.s.secrets.sample([]byte(wrong.kind), 60) + ", not JSON"
+		}
+		if head := p.buf[p.pos:]; len(head) > 0 {
+			what += "; it begins with: " + p.s.secrets.sample(head, 80)
+		} else {
+			what += "; it is empty"
+		}
+		return failf(KindContent, "%s", what)
+	case errors.As(err, &syntax):
+		return failf(KindContent, "the body is not valid JSON: %s at byte %d", p.s.secrets.text(syntax.Msg), p.base+int64(syntax.Offset))
+	case errors.Is(err, errShort), errors.Is(err, jsonscan.ErrIncomplete):
+		return failf(KindContent, "the body ends in the middle of its JSON, after %d bytes", p.base+int64(len(p.buf))).passing()
+	case errors.Is(err, jsonscan.ErrDepth):
+		return failf(KindLimit, "the page is nested deeper than limits.depth (%d)", p.s.cfg.Limits.Depth)
+	case errors.Is(err, errTooLarge):
+		return failf(KindLimit, "the page has more than limits.envelope (%d bytes) beside its records", p.s.cfg.Limits.Envelope)
+	}
+	return failf(KindContent, "%s", p.s.secrets.text(err.Error()))
+}
+
+// page goes through a body that is one JSON value.
+func (p *splitter) page(ctx context.Context) error {
+	kind, err := p.kind()
+	if err != nil {
+		return err
+	}
+	if kind == jsonscan.Null {
+		if _, err := p.value(8, 0); err != nil {
+			return err
+		}
+		return failf(KindContent, "the page is null")
+	}
+	r := &p.s.records
+	why := ""
+	switch {
+	case p.pushed:
+	case r.program != nil:
+		why = "records is a program"
+	case p.s.whole != "" && !p.single:
+		why = p.s.whole + " looks at the records"
+	case r.auto && kind == jsonscan.Object:
+		why = "records is not set"
+	}
+	if why != "" && !p.single {
+		if err := p.all(int64(p.s.cfg.Limits.Envelope), why); err != nil {
+			return err
+		}
+	}
+	if why != "" {
+		end, err := p.value(1<<62, p.s.cfg.Limits.Depth)
+		if err != nil {
+			return err
+		}
+		p.envelope = p.buf[p.pos:end:end]
+	}
+	switch {
+	case p.pushed:
+		err = p.walk(nil, false)
+	case r.program != nil:
+		err = p.run(ctx)
+	case r.auto && kind == jsonscan.Object:
+		if name, ok := p.choose(); ok {
+			err = p.walk([]jsonscan.Step{{Key: name}, {Each: true}}, false)
+		} else {
+			err = p.walk(nil, false)
+		}
+	default:
+		err = p.walk(r.steps, why == "" && p.s.keep && !p.single)
+	}
+	if err != nil {
+		return err
+	}
+	return p.end()
+}
+
+// all reads the rest of the body.
+func (p *splitter) all(limit int64, why string) error {
+	for !p.eof {
+		if err := p.fill(1); err != nil {
+			return err
+		}
+		if int64(len(p.buf)) > limit {
+			if why == "" {
+				return failf(KindLimit, "the body is larger than limits.envelope (%d bytes), the most that one request may give", limit)
+			}
+			return failf(KindLimit, "the page is larger than limits.envelope (%d bytes) and has to be read as a whole, because %s", limit, why)
+		}
+	}
+	return nil
+}
+
+// end makes sure that nothing follows.
+func (p *splitter) end() error {
+	if err := p.space(); err != nil {
+		return err
+	}
+	if p.pos < len(p.buf) {
+		return failf(KindContent, "something follows the page's JSON at byte %d: %s", p.base+int64(p.pos), p.s.secrets.sample(p.buf[p.pos:], 40))
+	}
+	return nil
+}
+
+// run takes the results of the records program as records.
+func (p *splitter) run(ctx context.Context) error {
+	end := p.pos + len(p.envelope)
+	out, ends, err := p.s.records.program.program.Append(ctx, nil, nil, p.envelope)
+	if err != nil {
+		return expressionError(ctx, "records", p.s.records.program.src, err)
+	}
+	p.pos = end
+	if err := p.end(); err != nil {
+		return err
+	}
+	p.buf, p.pos = out, 0
+	for _, end := range ends {
+		if err := p.add(end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commonNames are names under which APIs give their records.
+var commonNames = map[string]bool{
+	"data": true, "items": true, "results": true, "result": true, "records": true, "rows": true, "entries": true, "values": true,
+	"value": true, "objects": true, "content": true, "list": true, "elements": true, "hits": true,
+}
+
+// choose finds the records of the object in the window, when nothing says where they are: in the only array of objects;
+// in the one of several that has a common name; or in an empty array that has a common name, when there is no other. Where
+// there is none, the object itself is the record.
+func (p *splitter) choose() (name string, ok bool) {
+	var full, common, empty []string
+	w := jsonscan.Walk(p.envelope, 0, jsonscan.MaxDepth)
+	for w.Next() {
+		v := w.Value()
+		if v[0] != '[' {
+			continue
+		}
+		key, err := jsonscan.Unquote(w.Key())
+		if err != nil {
+			continue
+		}
+		switch c := v[jsonscan.SkipSpace(v, 1)]; {
+		case c == '{':
+			full = append(full, key)
+			if commonNames[key] {
+				common = append(common, key)
+			}
+		case c == ']' && commonNames[key]:
+			empty = append(empty, key)
+		}
+	}
+	for _, found := range [][]string{full, common} {
+		if len(found) == 1 {
+			return found[0], true
+		}
+	}
+	if len(full) == 0 && len(empty) == 1 {
+		return empty[0], true
+	}
+	return "", false
+}
+
+// walk follows the path to the records. What lies beside it is kept as the envelope when keep is set, and bounded in any
+// case (invariant 7).
+func (p *splitter) walk(steps []jsonscan.Step, keep bool) error {
+	kind, err := p.kind()
+	if err != nil {
+		return err
+	}
+	if len(steps) == 0 || steps[0].Each {
+		switch {
+		case kind == jsonscan.Array:
+			if keep {
+				p.envelope = append(p.envelope, "[]"...)
+			}
+			return p.elements()
+		case kind == jsonscan.Null: // APIs that write null for "none"
+			if keep {
+				p.envelope = append(p.envelope, "null"...)
+			}
+			end, err := p.value(8, 0)
+			p.pos = end
+			return err
+		case len(steps) > 0:
+			return failf(KindContent, "records %s meets a value of type %s where it expects an array", p.s.records.src, kind)
+		}
+		if keep {
+			p.envelope = append(p.envelope, "null"...)
+		}
+		return p.element()
+	}
+	if kind != jsonscan.Object {
+		return failf(KindContent, "records %s meets a value of type %s where it expects an object with %q", p.s.records.src, kind, steps[0].Key)
+	}
+	return p.members(steps, keep)
+}
+
+func (p *splitter) members(steps []jsonscan.Step, keep bool) error {
+	limit := int64(p.s.cfg.Limits.Envelope)
+	note := func(b []byte) {
+		if keep {
+			p.envelope = append(p.envelope, b...)
+		}
+	}
+	note([]byte{'{'})
+	empty, err := p.enter()
+	if err != nil {
+		return err
+	}
+	found := false
+	var names []string
+	for more := !empty; more; {
+		key, err := p.member(limit)
+		if err != nil {
+			return err
+		}
+		if p.beside += int64(len(key)); p.beside > limit {
+			return errTooLarge
+		}
+		note(key)
+		note([]byte{':'})
+		if jsonscan.KeyIs(key, steps[0].Key) {
+			if found {
+				return failf(KindContent, "the page has %q twice", steps[0].Key)
+			}
+			found = true
+			err = p.walk(steps[1:], keep)
+		} else {
+			if len(names) < 8 {
+				names = append(names, p.s.secrets.sample(key[1:len(key)-1], 40))
+			}
+			var end int
+			if end, err = p.value(limit-p.beside, p.s.cfg.Limits.Depth); err == nil {
+				p.beside += int64(end - p.pos)
+				note(p.buf[p.pos:end])
+				p.pos = end
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if more, err = p.leave('}'); err != nil {
+			return err
+		}
+		if more {
+			note([]byte{','})
+		}
+	}
+	note([]byte{'}'})
+	if !found {
+		has := "it is an empty object"
+		if len(names) > 0 {
+			has = "it has " + strings.Join(names, ", ")
+		}
+		return failf(KindContent, "the page has nothing at records %s; %s", p.s.records.src, has)
+	}
+	return nil
+}
+
+// elements takes those of the array at pos as records.
+func (p *splitter) elements() error {
+	empty, err := p.enter()
+	if err != nil {
+		return err
+	}
+	for more := !empty; more; {
+		if err := p.element(); err != nil {
+			return err
+		}
+		if more, err = p.leave(']'); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// element takes the value at pos as a record. One that is too large or too deep is an oddity, and does not stop the rest.
+func (p *splitter) element() error {
+	limits := &p.s.cfg.Limits
+	end, err := p.value(int64(limits.Record), limits.Depth)
+	switch {
+	case err == nil:
+		if p.ndjson && end < len(p.buf) && p.buf[end] > ' ' && !isContainer(p.buf[p.pos]) {
+			return &jsonscan.SyntaxError{Offset: end, Msg: "something follows the value in its line"}
+		}
+		return p.add(end)
+	case errors.Is(err, errTooLarge):
+		err = p.addOdd(fmt.Errorf("the record is larger than limits.record (%d bytes)", limits.Record))
+	case errors.Is(err, jsonscan.ErrDepth):
+		err = p.addOdd(fmt.Errorf("the record is nested deeper than limits.depth (%d)", limits.Depth))
+	}
+	if err != nil {
+		return err
+	}
+	return p.pass()
+}
+
+func isContainer(c byte) bool { return c == '{' || c == '[' }
+
+// lines takes the values of a body of lines (NDJSON, JSON Lines) as records; objects and arrays that follow each other
+// without a new line are taken too. A line that is not JSON is an oddity, unless it is the first: then the body is
+// something else.
+func (p *splitter) lines() error {
+	for {
+		if err := p.space(); err != nil {
+			return err
+		}
+		if p.pos == len(p.buf) {
+			return nil
+		}
+		err := p.element()
+		var syntax *jsonscan.SyntaxError
+		if errors.As(err, &syntax) && p.count > 0 {
+			if err = p.addOdd(fmt.Errorf("the line is not valid JSON: %s", p.s.secrets.text(syntax.Msg))); err == nil {
+				err = p.line()
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package source
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// verdict is what a status means for the page.
+type verdict int
+
+const (
+	verdictOK    verdict = iota
+	verdictSkip          // the page has no records; go on to the next
+	verdictEnd           // the end of the data
+	verdictRetry         // may pass
+	verdictFail
+)
+
+// statusVerdict goes by on, then by the defaults: 2xx is well; 408, 425, 429 and 5xx may pass; all else is a failure.
+func statusVerdict(status int, on map[int]string) verdict {
+	switch on[status] {
+	case "skip":
+		return verdictSkip
+	case "end":
+		return verdictEnd
+	case "retry":
+		return verdictRetry
+	case "fail":
+		return verdictFail
+	}
+	switch {
+	case status >= 200 && status <= 299:
+		return verdictOK
+	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests:
+		return verdictRetry
+	}
+	return verdictFail
+}
+
+// statusError says what a status that is no success means. It reads the beginning of the body for its reason.
+func (a *answer) statusError() *Error {
+	s := a.s
+	e := &Error{Kind: KindStatus, Status: a.status}
+	var detail strings.Builder
+	detail.WriteString("status " + strconv.Itoa(a.status))
+	if text := http.StatusText(a.status); text != "" {
+		detail.WriteString(" " + text)
+	}
+	head := make([]byte, 1024)
+	n, _ := io.ReadFull(&a.body, head) // the status is the failure; a body that cannot be read adds nothing to it
+	if said := s.secrets.sample(head[:n], 160); said != "" {
+		detail.WriteString(": " + said)
+	}
+	switch {
+	case a.status == http.StatusUnauthorized:
+		e.Kind = KindAuth
+		if s.cfg.Auth.None || isNoAuth(&s.cfg.Auth) {
+			detail.WriteString("; set auth")
+		} else {
+			detail.WriteString("; the login was refused, check auth")
+		}
+	case a.status >= 300 && a.status < 400:
+		detail.WriteString("; the answer is no redirect that can be followed")
+	}
+	e.again = statusVerdict(a.status, s.cfg.On) == verdictRetry
+	wait, asked := parseRetryAfter(a.header.Get("Retry-After"), a.header.Get("Date"), time.Now())
+	if a.status == http.StatusTooManyRequests || asked && a.status == http.StatusServiceUnavailable {
+		e.Kind = KindRateLimited
+		if asked {
+			e.RetryAt = time.Now().Add(wait)
+			e.wait = wait
+			e.asked = true
+			detail.WriteString("; asks to come back in " + wait.Round(time.Millisecond).String())
+		}
+	}
+	e.Detail = detail.String()
+	return e
+}
+
+// maxRetryAfter keeps absurd values from overflowing.
+const maxRetryAfter = 10 * 365 * 24 * time.Hour
+
+// parseRetryAfter reads a Retry-After (RFC 9110, 10.2.3): seconds, or a date. A date is the server's: it is counted
+// from the answer's own Date, so that clocks that differ do no harm. ok is false when there is none that makes sense.
+func parseRetryAfter(v, date string, now time.Time) (wait time.Duration, ok bool) {
+	v = strings.TrimSpace(v)
+	if v == "" {
+		return 0, false
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		if theirs, err := http.ParseTime(date); err == nil {
+			now = theirs
+		}
+		return min(max(at.Sub(now), 0), maxRetryAfter), true
+	}
+	whole, fraction, _ := strings.Cut(v, ".") // some send fractions
+	if whole == "" || strings.Trim(whole+fraction, "0123456789") != "" || len(fraction) > 9 {
+		return 0, false
+	}
+	seconds, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || seconds > int64(maxRetryAfter/time.Second) {
+		return maxRetryAfter, true
+	}
+	wait = time.Duration(seconds) * time.Second
+	if fraction != "" {
+		nanos, _ := strconv.ParseInt((fraction + "000000000")[:9], 10, 64) // digits only
+		wait += time.Duration(nanos)
+	}
+	return wait, true
+}

@@ -1,0 +1,259 @@
+package source
+
+import (
+	"errors"
+	"io"
+
+	"ferry/internal/jsonscan"
+)
+
+const (
+	firstWindow = 32 << 10 // bytes to begin with when nothing is known of the body's size
+	partBytes   = 1 << 20  // records of this size make a part
+	partRecords = 16 << 10 // and so many, however small
+)
+
+// errShort: the body ends where more was needed.
+var errShort = errors.New("the body ends in the middle of its JSON")
+
+// span is a record within the window; start < 0 means oddities[end] of the splitter.
+type span struct{ start, end int }
+
+// window is the stretch of a body that is in memory. Records that have been found stay in it until they are handed over
+// as a part; then the part owns the buffer, and the window goes on in a new one.
+type window struct {
+	src    io.Reader // nil when all of the body is here
+	buf    []byte
+	pos    int   // up to here buf has been read
+	base   int64 // bytes of the body before buf[0]
+	eof    bool
+	shared bool   // a part that was handed over lies in buf
+	spans  []span // records found and not handed over
+	inside bool   // some of them lie in buf
+	hand   func() error
+	read   func(err error) error // explains an error of src
+}
+
+// fill reads n bytes more, fewer only at the end of the body, and errShort when that has been reached before. It may move
+// the buffer: positions but pos, and slices, are good only until then.
+func (w *window) fill(n int) error {
+	if w.eof {
+		return errShort
+	}
+	for idle := 0; n > 0 && !w.eof; {
+		if len(w.buf) == cap(w.buf) {
+			if err := w.room(); err != nil {
+				return err
+			}
+		}
+		m, err := w.src.Read(w.buf[len(w.buf):cap(w.buf)])
+		w.buf = w.buf[:len(w.buf)+m]
+		n -= m
+		switch {
+		case err == io.EOF:
+			w.eof = true
+		case err != nil:
+			return w.read(err)
+		case m > 0:
+			idle = 0
+		default:
+			if idle++; idle > 100 {
+				return w.read(io.ErrNoProgress)
+			}
+		}
+	}
+	return nil
+}
+
+// more reads as much again as lies behind pos, so that looking again at what is there costs no more than twice in all.
+func (w *window) more() error { return w.fill(max(1, len(w.buf)-w.pos)) }
+
+// room makes room behind buf: by handing over the records in it, by forgetting what has been read, or by growing.
+func (w *window) room() error {
+	size := cap(w.buf)
+	if w.inside && size >= partBytes && w.hand != nil {
+		if err := w.hand(); err != nil {
+			return err
+		}
+	}
+	keep := w.pos
+	if w.inside {
+		keep = 0
+	}
+	need := len(w.buf) - keep
+	if !w.inside && !w.shared && keep >= size/2 && size > 0 {
+		copy(w.buf, w.buf[keep:])
+		w.buf = w.buf[:need]
+	} else {
+		grown := make([]byte, need, max(2*need, min(2*size, partBytes), firstWindow))
+		copy(grown, w.buf[keep:])
+		w.buf, w.shared = grown, false
+	}
+	w.pos -= keep
+	w.base += int64(keep)
+	return nil
+}
+
+// space goes to the next byte that is not white space, or to the end of the body.
+func (w *window) space() error {
+	for {
+		if w.pos = jsonscan.SkipSpace(w.buf, w.pos); w.pos < len(w.buf) || w.eof {
+			return nil
+		}
+		if err := w.fill(1); err != nil {
+			return err
+		}
+	}
+}
+
+// kind goes to the next value and tells its kind.
+func (w *window) kind() (jsonscan.Kind, error) {
+	if err := w.space(); err != nil {
+		return 0, err
+	}
+	if w.pos == len(w.buf) {
+		return 0, errShort
+	}
+	return jsonscan.KindOf(w.buf[w.pos]), nil
+}
+
+// enter, member and leave are those of jsonscan, on the body.
+func (w *window) enter() (empty bool, err error) {
+	for {
+		next, empty, err := jsonscan.Enter(w.buf, w.pos)
+		if err != jsonscan.ErrIncomplete {
+			if err == nil {
+				w.pos = next
+			}
+			return empty, err
+		}
+		if err := w.more(); err != nil {
+			return false, err
+		}
+	}
+}
+
+func (w *window) member(limit int64) (key []byte, err error) {
+	for {
+		key, next, err := jsonscan.Member(w.buf, w.pos)
+		if err != jsonscan.ErrIncomplete {
+			if err == nil {
+				w.pos = next
+			}
+			return key, err
+		}
+		if int64(len(w.buf)-w.pos) > limit {
+			return nil, errTooLarge
+		}
+		if err := w.more(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (w *window) leave(closing byte) (more bool, err error) {
+	for {
+		next, more, err := jsonscan.Leave(w.buf, w.pos, closing)
+		if err != jsonscan.ErrIncomplete {
+			if err == nil {
+				w.pos = next
+			}
+			return more, err
+		}
+		if err := w.fill(1); err != nil {
+			return false, err
+		}
+	}
+}
+
+var errTooLarge = errors.New("too large")
+
+// value gets the value at pos, which begins there, into the window as a whole and returns its end. Errors beside those
+// of reading: errTooLarge, errShort, jsonscan.ErrDepth, *jsonscan.SyntaxError.
+func (w *window) value(limit int64, depth int) (end int, err error) {
+	for {
+		end, err := jsonscan.Skip(w.buf, w.pos, depth)
+		switch {
+		case err == nil && end-w.pos > int(min(limit, 1<<40)):
+			return 0, errTooLarge
+		case err == nil && end == len(w.buf) && !w.eof && !isContainer(w.buf[w.pos]):
+			// It may go on: 12 and 123 look the same so far.
+			if err := w.fill(1); err != nil {
+				return 0, err
+			}
+		case err == jsonscan.ErrIncomplete:
+			if int64(len(w.buf)-w.pos) > limit {
+				return 0, errTooLarge
+			}
+			if err := w.more(); err != nil {
+				return 0, err
+			}
+		default:
+			return end, err
+		}
+	}
+}
+
+const deepest = 10_000
+
+// pass goes over the value at pos without holding it, and so without knowing that it is valid: only that its strings end
+// and its brackets fit.
+func (w *window) pass() error {
+	var closing []byte
+	inString, escaped := false, false
+	for first := true; ; {
+		for ; w.pos < len(w.buf); w.pos++ {
+			c := w.buf[w.pos]
+			switch {
+			case escaped:
+				escaped = false
+			case inString:
+				escaped = c == '\\'
+				inString = c != '"'
+			case c == '"':
+				inString = true
+			case c == '{' || c == '[':
+				if len(closing) == deepest {
+					return failf(KindLimit, "a record is nested deeper than %d", deepest)
+				}
+				closing = append(closing, c+2)
+			case c == '}' || c == ']':
+				if len(closing) == 0 { // of what a number or word stands in
+					return nil
+				}
+				if closing[len(closing)-1] != c {
+					return &jsonscan.SyntaxError{Offset: w.pos, Msg: "brackets do not fit"}
+				}
+				closing = closing[:len(closing)-1]
+			case len(closing) == 0 && !first && (c == ',' || c <= ' '):
+				return nil
+			}
+			first = false
+			if len(closing) == 0 && !inString && (c == '"' || c == '}' || c == ']') {
+				w.pos++
+				return nil
+			}
+		}
+		if err := w.fill(1); err != nil {
+			return err
+		}
+		if w.eof && w.pos == len(w.buf) && len(closing) == 0 && !inString {
+			return nil // a number at the end of the body
+		}
+	}
+}
+
+// line goes behind the end of the present line. errShort: the body ends before it.
+func (w *window) line() error {
+	for {
+		for ; w.pos < len(w.buf); w.pos++ {
+			if w.buf[w.pos] == '\n' {
+				w.pos++
+				return nil
+			}
+		}
+		if err := w.fill(1); err != nil {
+			return err
+		}
+	}
+}
