@@ -291,6 +291,26 @@ func TestCutOffRunOfAPausedPipelineIsSettledOnly(t *testing.T) {
 	}
 }
 
+// What the upstream has asked for holds over a crash in the run that a person started in the meantime.
+func TestCutOffRunIsNotResumedBeforeRetryAt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		start := time.Now()
+		store := newMemory()
+		retryAt := utc(start.Add(30 * time.Minute))
+		prime(t, store, mark{Tick: utc(start), RetryAt: &retryAt})
+		p := Pipeline{Name: "orders", Every: 20 * time.Minute}
+		a := startInstance(t, store, "local", takes(time.Hour), p)
+		if _, _, err := a.Trigger(t.Context(), "orders", "request"); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		a.link.kill()
+		b := startInstance(t, store, "local", nil, p)
+		pass(45 * time.Minute)
+		wantTimes(t, b.runner, start, 30, 40)
+	})
+}
+
 func TestStoreOutageDelaysRuns(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		start := time.Now()

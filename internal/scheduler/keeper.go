@@ -196,7 +196,7 @@ func (s *Scheduler) open(ctx context.Context, p *pipeline, trigger string, sched
 	if scheduled != nil {
 		at := p.plan(m, *scheduled, utc(now))
 		due := !at.IsZero() && !at.After(now)
-		resume := cut && !at.IsZero() && p.Missed != MissedSkip
+		resume := cut && !at.IsZero() && p.Missed != MissedSkip && (m.RetryAt == nil || !m.RetryAt.After(now))
 		if !due && !resume {
 			return nil, Info{}, errNotDue
 		}
