@@ -249,7 +249,7 @@ func TestCloseEndsWaits(t *testing.T) {
 	if _, err = conn.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err = r.Close(ctx); err != nil {
 		t.Errorf("close: %v", err)
@@ -278,7 +278,7 @@ func TestClientsThatStopReading(t *testing.T) {
 		return conn
 	}
 	_ = ask().Close()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for r.Server.Summary().Routes["/none/orders"].Broken == 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("the answer is not counted as broken")
