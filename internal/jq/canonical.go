@@ -2,6 +2,8 @@ package jq
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"slices"
 
 	"ferry/internal/jsonscan"
@@ -9,8 +11,25 @@ import (
 
 // member is a member of an object that has been written, from its key's quote to its value's end.
 type member struct {
+	prefix     uint64 // the key's first eight bytes, so that most comparisons are one of numbers
 	key        []byte // decoded
 	start, end int    // in dst
+}
+
+func (m *member) compare(o *member) int {
+	if c := cmp.Compare(m.prefix, o.prefix); c != 0 {
+		return c
+	}
+	return bytes.Compare(m.key, o.key)
+}
+
+func keyPrefix(key []byte) uint64 {
+	if len(key) >= 8 {
+		return binary.BigEndian.Uint64(key)
+	}
+	var b [8]byte
+	copy(b[:], key)
+	return binary.BigEndian.Uint64(b[:])
 }
 
 // canonical appends the valid JSON value b, with or without space around it, in the form that value would give it after
@@ -47,10 +66,27 @@ func (e *encoder) canonicalValue(dst, b []byte, i int) ([]byte, int) {
 
 // appendString appends a raw string, quotes included.
 func appendString(dst, raw []byte) []byte {
-	if bytes.IndexByte(raw, '\\') < 0 && bytes.IndexByte(raw, 0x7f) < 0 {
+	if isCanonicalString(raw) {
 		return append(dst, raw...)
 	}
 	return jsonscan.AppendQuote(dst, string(unescaped(raw)))
+}
+
+// isCanonicalString: no escape but those that AppendQuote would write too.
+func isCanonicalString(raw []byte) bool {
+	if bytes.IndexByte(raw, 0x7f) >= 0 {
+		return false
+	}
+	for {
+		k := bytes.IndexByte(raw, '\\')
+		if k < 0 {
+			return true
+		}
+		if c := raw[k+1]; c == 'u' || c == '/' {
+			return false
+		}
+		raw = raw[k+2:]
+	}
 }
 
 // unescaped decodes a raw string; the result aliases it when it holds no escape.
@@ -72,7 +108,8 @@ func (e *encoder) canonicalObject(dst, b []byte, i int) ([]byte, int) {
 	for more := !empty; more; {
 		raw, value, _ := jsonscan.Member(b, i)
 		m := member{key: unescaped(raw), start: len(dst)}
-		if n := len(e.members); n > base && bytes.Compare(e.members[n-1].key, m.key) >= 0 {
+		m.prefix = keyPrefix(m.key)
+		if n := len(e.members); sorted && n > base && e.members[n-1].compare(&m) >= 0 {
 			sorted = false
 		}
 		dst = append(appendString(dst, raw), ':')
@@ -94,11 +131,27 @@ func (e *encoder) canonicalObject(dst, b []byte, i int) ([]byte, int) {
 // sortMembers rewrites dst[start:], which holds the members, in the order of their keys, and drops all but the last of
 // those with equal keys.
 func (e *encoder) sortMembers(dst []byte, start int, members []member) []byte {
-	slices.SortStableFunc(members, func(a, b member) int { return bytes.Compare(a.key, b.key) })
+	e.order = e.order[:0]
+	if len(members) <= 48 {
+		for k := range members { // stable insertion, of small numbers instead of members
+			e.order = append(e.order, int32(k))
+			j := k
+			for ; j > 0 && members[e.order[j-1]].compare(&members[k]) > 0; j-- {
+				e.order[j] = e.order[j-1]
+			}
+			e.order[j] = int32(k)
+		}
+	} else {
+		for k := range members {
+			e.order = append(e.order, int32(k))
+		}
+		slices.SortStableFunc(e.order, func(a, b int32) int { return members[a].compare(&members[b]) })
+	}
 	e.scratch = append(e.scratch[:0], dst[start:]...)
 	dst = dst[:start]
-	for k, m := range members {
-		if k+1 < len(members) && bytes.Equal(m.key, members[k+1].key) {
+	for k, o := range e.order {
+		m := &members[o]
+		if k+1 < len(e.order) && m.compare(&members[e.order[k+1]]) == 0 {
 			continue
 		}
 		if len(dst) > start {

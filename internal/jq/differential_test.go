@@ -35,12 +35,16 @@ func (r reference) run(in []byte) (results []string, failure string) {
 	if err := d.Decode(&v); err != nil {
 		return nil, "decode: " + err.Error()
 	}
-	for iter := r.code.Run(v); ; {
+	steps := stepContext{Context: context.Background(), left: 200 * stepsPerLook}
+	for iter := r.code.RunWithContext(&steps, v); ; {
 		v, ok := iter.Next()
 		if !ok {
 			return results, ""
 		}
 		if err, ok := v.(error); ok {
+			if steps.over {
+				return nil, "endless"
+			}
 			return nil, err.Error()
 		}
 		b, err := gojq.Marshal(v)

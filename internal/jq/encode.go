@@ -17,6 +17,7 @@ type encoder struct {
 	limit   int // of the length of dst
 	entries []entry
 	members []member
+	order   []int32
 	scratch []byte
 }
 
@@ -33,7 +34,7 @@ func (e *encoder) reset() {
 		e.entries = nil
 	}
 	if cap(e.members) > keepEntries {
-		e.members = nil
+		e.members, e.order = nil, nil
 	}
 	if cap(e.scratch) > 64<<10 {
 		e.scratch = nil

@@ -126,7 +126,9 @@ func (b *planner) piece(q *gojq.Query, prefix []jsonscan.Step) piece {
 	}
 	if q.Op == gojq.OpPipe && q.Term == nil {
 		if steps, ok := plainPath(q.Left); ok {
-			return b.piece(q.Right, join(prefix, steps))
+			at := join(prefix, steps)
+			b.slot(at) // that it fits the record is checked even if nothing reads it
+			return b.piece(q.Right, at)
 		}
 	}
 	if q.Term == nil {

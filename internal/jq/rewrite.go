@@ -56,7 +56,9 @@ func (r *rewriter) query(q *gojq.Query, at []jsonscan.Step) *gojq.Query {
 		c.Left, c.Right = r.query(q.Left, at), r.query(q.Right, at)
 	case q.Op == gojq.OpPipe:
 		if steps, ok := plainPath(q.Left); ok {
-			return r.query(q.Right, join(at, steps))
+			at = join(at, steps)
+			r.slot(at) // that it fits the record is checked even if nothing reads it
+			return r.query(q.Right, at)
 		}
 		c.Left = r.query(q.Left, at)
 	case isValueOperator(q.Op):
