@@ -160,6 +160,27 @@ func TestRunWithoutLeaseIsFenced(t *testing.T) {
 	})
 }
 
+// A store that is away for longer than a lease lives ends the run; nobody else could take it over, so it goes on here.
+func TestRunFencedByAnOutageGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		a := startInstance(t, store, "a", takes(30*time.Minute), Pipeline{Name: "orders", Every: 2 * time.Hour})
+		pass(10 * time.Minute)
+		store.set(func(m *memory) { m.fail = errStore })
+		pass(5 * time.Minute)
+		store.set(func(m *memory) { m.fail = nil })
+		pass(5 * time.Minute)
+		if a.runner.count() != 2 {
+			t.Errorf("%d runs, want a second one soon after the store's return", a.runner.count())
+		}
+		pass(time.Hour)
+		runs, err := a.List(t.Context(), "orders", 10)
+		if err != nil || len(runs) != 2 || runs[0].Status != Succeeded {
+			t.Errorf("runs = %+v, %v", runs, err)
+		}
+	})
+}
+
 func TestOtherInstancesSeeAndSteerARun(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		store := newMemory()
