@@ -167,7 +167,7 @@ func TestRunFencedByAnOutageGoesOn(t *testing.T) {
 		a := startInstance(t, store, "a", takes(30*time.Minute), Pipeline{Name: "orders", Every: 2 * time.Hour})
 		pass(10 * time.Minute)
 		store.set(func(m *memory) { m.fail = errStore })
-		pass(5 * time.Minute)
+		pass(DefaultTTL) // back in time for the end to be put on record
 		store.set(func(m *memory) { m.fail = nil })
 		pass(5 * time.Minute)
 		if a.runner.count() != 2 {
@@ -175,7 +175,7 @@ func TestRunFencedByAnOutageGoesOn(t *testing.T) {
 		}
 		pass(time.Hour)
 		runs, err := a.List(t.Context(), "orders", 10)
-		if err != nil || len(runs) != 2 || runs[0].Status != Succeeded {
+		if err != nil || len(runs) != 2 || runs[0].Status != Succeeded || runs[1].Status != Fenced {
 			t.Errorf("runs = %+v, %v", runs, err)
 		}
 	})
