@@ -237,3 +237,11 @@ func TestReadFindsRecords(t *testing.T) {
 		})
 	}
 }
+
+func quote(s string) []byte {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}

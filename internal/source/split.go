@@ -235,18 +235,21 @@ func (p *splitter) page(ctx context.Context) error {
 
 // all reads the rest of the body.
 func (p *splitter) all(limit int64, why string) error {
-	for !p.eof {
+	for {
+		switch {
+		case p.base+int64(len(p.buf)) <= limit:
+		case why == "":
+			return failf(KindLimit, "the body is larger than limits.envelope (%d bytes), the most that one request may give", limit)
+		default:
+			return failf(KindLimit, "the page is larger than limits.envelope (%d bytes) and has to be read as a whole, because %s", limit, why)
+		}
+		if p.eof {
+			return nil
+		}
 		if err := p.fill(1); err != nil {
 			return err
 		}
-		if int64(len(p.buf)) > limit {
-			if why == "" {
-				return failf(KindLimit, "the body is larger than limits.envelope (%d bytes), the most that one request may give", limit)
-			}
-			return failf(KindLimit, "the page is larger than limits.envelope (%d bytes) and has to be read as a whole, because %s", limit, why)
-		}
 	}
-	return nil
 }
 
 // end makes sure that nothing follows.
