@@ -11,10 +11,12 @@ import (
 type exchange struct {
 	http.ResponseWriter
 	id      string
-	route   string // the path as the OpenAPI document writes it; "" until one has matched
-	caller  string // name of the API key; "" without one
+	route   string      // the path as the OpenAPI document writes it; "" until one has matched
+	unknown []Violation // query parameters that the operation does not have
+	caller  string      // name of the API key; "" without one
 	started time.Time
 	patient time.Duration // how long the client may take for the answer
+	hurried bool          // the body has not been read, and has a deadline
 	status  int           // 0 until the header is written
 	keep    *kept         // copies the answer for an Idempotency-Key; nil without one
 }
@@ -54,7 +56,11 @@ func (x *exchange) WriteHeader(status int) {
 	}
 	x.status = status
 	if x.patient > 0 {
-		x.patience(x.patient)
+		d := x.patient
+		if x.hurried { // net/http reads the rest of the body first, for as long as that may take
+			d *= 2
+		}
+		x.patience(d)
 	}
 	if x.keep != nil {
 		x.keep.header(status, x.Header())
@@ -86,7 +92,7 @@ func (x *exchange) patience(d time.Duration) {
 // like a client that left.
 func (x *exchange) hurry(d time.Duration) {
 	var at time.Time
-	if d > 0 {
+	if x.hurried = d > 0; x.hurried {
 		at = time.Now().Add(d)
 	}
 	_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(at)

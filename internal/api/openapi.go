@@ -34,8 +34,7 @@ func (h *Handler) register() {
 		OpenAPI: h.skeleton(),
 		Formats: map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
 
-		DefaultFormat:                "application/json",
-		RejectUnknownQueryParameters: true,
+		DefaultFormat: "application/json",
 		Transformers: []huma.Transformer{func(ctx huma.Context, _ string, v any) (any, error) {
 			p, ok := v.(*Problem)
 			if e, is := v.(*huma.ErrorModel); is {
@@ -44,7 +43,14 @@ func (h *Handler) register() {
 			if !ok {
 				return v, nil
 			}
-			p.Instance = exchangeOf(ctx.Context()).instance()
+			x := exchangeOf(ctx.Context())
+			p.Instance = x.instance()
+			if p.Code() == CodeInvalid {
+				p.Errors = append(p.Errors, x.unknown...)
+				if n := len(p.Errors); p.Detail == "" && n > 0 {
+					p.Detail = fmt.Sprintf("%d of the request's parts cannot be taken as they are.", n)
+				}
+			}
 			return p, nil
 		}},
 	}

@@ -40,9 +40,30 @@ type router struct {
 // Handle is huma.Adapter: it hands requests to huma behind the guard.
 func (rt *router) Handle(op *huma.Operation, next func(huma.Context)) {
 	a := op.Metadata[accessKey].(access)
+	known := map[string]bool{}
+	for _, p := range op.Parameters {
+		known[p.Name] = p.In == "query"
+	}
 	rt.h.mux.HandleFunc(op.Method+" "+op.Path, rt.h.guard(op.Path, a, func(w http.ResponseWriter, r *http.Request) {
+		exchangeOf(r.Context()).unknown = unknownQuery(r, known)
 		next(humago.NewContext(op, r, w))
 	}))
+}
+
+// unknownQuery finds parameters that the operation does not have: misspelled, most of all. huma could refuse them, but
+// would not look at the rest then; here they are told beside whatever huma finds.
+func unknownQuery(r *http.Request, known map[string]bool) []Violation {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	var unknown []Violation
+	for name := range r.URL.Query() {
+		if !known[name] {
+			unknown = append(unknown, Violation{Location: "query." + printable(name), Message: "unknown query parameter"})
+		}
+	}
+	slices.SortFunc(unknown, func(a, b Violation) int { return strings.Compare(a.Location, b.Location) })
+	return unknown
 }
 
 // ServeHTTP is huma.Adapter's other half; nothing calls it.
@@ -54,6 +75,9 @@ const accessKey = "access"
 func typed[I, O any](rt *router, o operation, handle func(ctx context.Context, in *I) (*O, error)) {
 	op := rt.document(o)
 	huma.Register(rt.api, op, func(ctx context.Context, in *I) (*O, error) {
+		if unknown := exchangeOf(ctx).unknown; len(unknown) > 0 {
+			return nil, newProblem(CodeInvalid, "") // they are added where all problems pass
+		}
 		out, err := handle(ctx, in)
 		if err != nil {
 			p, hidden := problemOf(ctx, err)
@@ -187,7 +211,7 @@ func security(r role) []map[string][]string {
 
 // invalid is the error of a rule that a handler checks itself.
 func invalid(location, message string) error {
-	p := newProblem(CodeInvalid, "1 of the request's parts cannot be taken as they are.")
+	p := newProblem(CodeInvalid, "")
 	p.Errors = []Violation{{Location: location, Message: message}}
 	return p
 }

@@ -40,7 +40,11 @@ func (h *Handler) registerProbes(rt *router) {
 			return
 		}
 		if err := h.svc.Ready(r.Context()); err != nil {
-			notReady(r.Context(), err).write(w, exchangeOf(r.Context()))
+			p, hidden := notReady(r.Context(), err)
+			if hidden {
+				h.logFailure(r.Context(), p, err)
+			}
+			p.write(w, exchangeOf(r.Context()))
 			return
 		}
 		writeJSON(w, http.StatusOK, alive)
@@ -73,21 +77,20 @@ func (h *Handler) registerProbes(rt *router) {
 		}, h.explain)
 }
 
-// notReady tells what is missing as a 503. Words that a Service did not write for callers stay inside, but for what it
-// is that failed (invariant 8).
-func notReady(ctx context.Context, err error) *Problem {
+// notReady tells what is missing as a 503. Words that a Service did not write for callers are for the log (invariant 8):
+// hidden is true then.
+func notReady(ctx context.Context, err error) (p *Problem, hidden bool) {
 	if e, ok := errors.AsType[*Error](err); ok {
-		p := newProblem(e.Code, e.Detail)
-		if p.Status != http.StatusServiceUnavailable {
+		if p = newProblem(e.Code, e.Detail); p.Status != http.StatusServiceUnavailable {
 			p = newProblem(CodeNotReady, e.Detail)
 		}
 		p.retryAfter = e.RetryAfter
-		return p
+		return p, e.Err != nil
 	}
 	if ctx.Err() != nil {
-		return newProblem(CodeNotReady, fmt.Sprintf("The check did not end within %s.", readyPatience))
+		return newProblem(CodeNotReady, fmt.Sprintf("The check did not end within %s.", readyPatience)), false
 	}
-	return newProblem(CodeNotReady, "The check failed. The log tells why.")
+	return newProblem(CodeNotReady, "The check failed. The log tells why."), true
 }
 
 // ProblemType explains one kind of problem.

@@ -173,7 +173,7 @@ func fromHuma(e *huma.ErrorModel) *Problem {
 	case http.StatusUnsupportedMediaType:
 		code, detail = CodeMediaType, "This content type is not taken here."
 	case http.StatusUnprocessableEntity:
-		code, detail = CodeInvalid, fmt.Sprintf("%d of the request's parts cannot be taken as they are.", len(e.Errors))
+		code, detail = CodeInvalid, "" // told once all violations are together
 	}
 	p := newProblem(code, detail)
 	if p.Status >= 500 {

@@ -122,7 +122,10 @@ func TestViolationsComeAllAtOnce(t *testing.T) {
 		want                       []Violation
 	}{
 		{"query", "GET", "/v1/topics/orders/records?from=x&limit=5000&colour=red", "", CodeInvalid, []Violation{
-			{"query.colour", "unknown query parameter", nil},
+			{"query.from", "invalid integer", "x"}, {"query.limit", "expected number <= 1000", "5000"}, {"query.colour", "unknown query parameter", nil},
+		}},
+		{"unknown alone", "GET", "/v1/topics/orders/records?size=2&colour=red", "", CodeInvalid, []Violation{
+			{"query.colour", "unknown query parameter", nil}, {"query.size", "unknown query parameter", nil},
 		}},
 		{"query values", "GET", "/v1/topics/orders/records?from=x&limit=5000", "", CodeInvalid, []Violation{
 			{"query.from", "invalid integer", "x"}, {"query.limit", "expected number <= 1000", "5000"},
