@@ -89,10 +89,8 @@ func TestSchemaAcceptsWhatLoadAccepts(t *testing.T) {
 			if err := validate(t, schema, src); err != nil {
 				t.Errorf("schema: %v", err)
 			}
-			if file == "testdata/every_form.yml" {
-				if _, err := config.Parse(src, file, config.Options{Environ: everyVariable}); err != nil {
-					t.Errorf("load: %v", err)
-				}
+			if _, err := config.Load(config.Options{File: file, Dir: t.TempDir(), Environ: everyVariable}); err != nil {
+				t.Errorf("load: %v", err)
 			}
 		})
 	}

@@ -435,7 +435,7 @@ func TestPlaces(t *testing.T) {
 
 func TestErrorsAreBounded(t *testing.T) {
 	var src strings.Builder
-	for i := range 5000 {
+	for i := range 1500 {
 		fmt.Fprintf(&src, "key%d: 1\n", i)
 	}
 	_, err := config.Parse([]byte(src.String()), "ferry.yaml", config.Options{})

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,10 +13,11 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// What a YAML text may cost. The parser itself is recursive and takes whatever comes.
+// What a YAML text may cost.
 const (
 	maxFile  = 1 << 20 // bytes
 	maxDepth = 64      // mappings and lists within one another
+	maxKeys  = 2000    // keys of one mapping that is not between { and }
 )
 
 // readYAML parses one document. When whole is true, places are positions in src; otherwise all of it lies at at.
@@ -41,18 +41,10 @@ func readYAML(text string, at place, whole bool, p *problems) *node {
 		r.syntaxError(err, text)
 		return nil
 	}
-	var body ast.Node
-	for _, doc := range file.Docs {
-		if doc.Body == nil {
-			continue
-		}
-		if body != nil {
-			p.add(r.place(cmp.Or(doc.Start, doc.Body.GetToken())), "", "put everything into one", "a second document begins")
-			return nil
-		}
-		body = doc.Body
+	if len(file.Docs) == 0 {
+		return r.node(nil, "", 0)
 	}
-	return r.node(body, "", 0)
+	return r.node(file.Docs[0].Body, "", 0) // admissible has seen that there is one
 }
 
 type yamlReader struct {
@@ -90,36 +82,82 @@ func (r *yamlReader) firstInvalid(text string) place {
 	return at
 }
 
-// admissible refuses what costs more than it is worth, before the recursive parser sees it: deep nesting, aliases
-// (and with them bombs that expand to gigabytes) and tags.
+// admissible refuses what costs more than it is worth, before the parser sees it, which is recursive and takes
+// quadratic time for many keys: deep nesting, large mappings, several documents, aliases (and with them bombs that
+// expand to gigabytes) and tags.
 func (r *yamlReader) admissible(tokens token.Tokens) bool {
+	refuse := func(t *token.Token, hint, format string, args ...any) bool {
+		r.problems.add(r.place(t), "", hint, format, args...)
+		return false
+	}
 	depth, line, inLine := 0, 0, 0
+	content, ended := false, false
+	var blocks blockKeys
 	for _, t := range tokens {
 		if t.Position != nil && t.Position.Line != line {
 			line, inLine = t.Position.Line, 0
 		}
 		switch t.Type {
+		case token.CommentType:
+			continue
+		case token.DocumentHeaderType:
+			ended = content
+		case token.DocumentEndType:
+			ended = true
+			continue
+		case token.DirectiveType:
+			return refuse(t, "leave it out", "directives are not supported")
+		case token.AnchorType, token.AliasType, token.MergeKeyType:
+			return refuse(t, "write values out; what all pipelines share goes under defaults: {source: …}", "anchors and aliases are not supported")
+		case token.TagType:
+			return refuse(t, "leave it out; each key knows its type", "tags are not supported")
 		case token.MappingStartType, token.SequenceStartType:
 			depth++
 		case token.MappingEndType, token.SequenceEndType:
 			depth--
 		case token.SequenceEntryType, token.MappingKeyType, token.MappingValueType:
-			if depth == 0 { // "- - - …" nests without indentation
-				inLine++
+			if depth > 0 {
+				break
 			}
-		case token.AnchorType, token.AliasType, token.MergeKeyType:
-			r.problems.add(r.place(t), "", "write values out; what all pipelines share goes under defaults: {source: …}", "anchors and aliases are not supported")
-			return false
-		case token.TagType:
-			r.problems.add(r.place(t), "", "leave it out; each key knows its type", "tags are not supported")
-			return false
+			inLine++ // "- - - …" nests without indentation
+			if t.Type == token.SequenceEntryType {
+				blocks.close(t.Position.Column) // the mapping of the item before
+			}
+			if t.Type == token.MappingValueType && t.Prev != nil && blocks.add(t.Prev.Position.Column) > maxKeys {
+				return refuse(t.Prev, "", "more than %d keys in one mapping", maxKeys)
+			}
 		}
+		if ended {
+			return refuse(t, "put everything into one", "a second document begins")
+		}
+		content = content || t.Type != token.DocumentHeaderType
 		if depth > maxDepth || inLine > maxDepth {
-			r.problems.add(r.place(t), "", "", "nested more than %d deep", maxDepth)
-			return false
+			return refuse(t, "", "nested more than %d deep", maxDepth)
 		}
 	}
 	return true
+}
+
+// blockKeys counts the keys of the block mappings that are open, by column.
+type blockKeys []struct{ col, keys int }
+
+// close ends the mappings that are indented deeper than the column.
+func (b *blockKeys) close(col int) {
+	for len(*b) > 0 && (*b)[len(*b)-1].col > col {
+		*b = (*b)[:len(*b)-1]
+	}
+}
+
+// add counts a key and returns how many its mapping has so far.
+func (b *blockKeys) add(col int) int {
+	b.close(col)
+	open := *b
+	if len(open) == 0 || open[len(open)-1].col < col {
+		open = append(open, struct{ col, keys int }{col, 0})
+	}
+	open[len(open)-1].keys++
+	*b = open
+	return open[len(open)-1].keys
 }
 
 // parse calls the parser and turns a panic in it into an error: a configuration is input like any other.
