@@ -297,9 +297,9 @@ func (s *Scheduler) close(ctx context.Context, p *pipeline, a *active, run Run, 
 	s.cfg.OnUpdate(run)
 }
 
-// persist tries a few times to write what has happened anyway.
+// persist writes what has happened anyway, as often as it takes until ctx ends.
 func (s *Scheduler) persist(ctx context.Context, write func(context.Context) error) error {
-	return retry.Do(ctx, retry.Policy{Retries: 4}, func(ctx context.Context) error {
+	return retry.Do(ctx, retry.Policy{Retries: -1, Max: time.Second}, func(ctx context.Context) error {
 		err := write(ctx)
 		if errors.Is(err, state.ErrConflict) {
 			return retry.Permanent(err)
