@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/itchyny/gojq"
 )
@@ -20,8 +22,8 @@ type CompileError struct {
 func (e *CompileError) Offset() int { return e.offset }
 
 func (e *CompileError) Error() string {
-	if e.src == "" {
-		return "jq: the program is empty; write . to pass the record on as it is"
+	if strings.TrimSpace(e.src) == "" {
+		return "jq: " + e.msg
 	}
 	return fmt.Sprintf("jq: %s in %s", e.msg, quoteShort(e.src))
 }
@@ -46,6 +48,9 @@ func compileError(src string, err error) error {
 		}
 		if e.offset < len(src) {
 			e.msg += fmt.Sprintf(" at character %d", len([]rune(src[:e.offset]))+1)
+		}
+		if r := []rune(parse.Token); len(r) > 0 && unicode.IsLetter(r[0]) && r[0] >= utf8.RuneSelf {
+			e.msg += fmt.Sprintf("; write .%q", parse.Token)
 		}
 		return e
 	}

@@ -20,7 +20,7 @@ func (g generator) leaf() string {
 	return g.pick(".", ".a", ".b", ".c", ".a.b", ".a.b.c", ".b.a[0]", ".[0]", ".[0].a", ".[1][0]", ".[]", ".[-1]", ".a[]", ".c[]", ".b[]?", ".a?", "..",
 		`.["a"]`, `."b"`, `.["é\n"]`, `."a".b`, ".a[1:]", ".[:1]", ".a[-1].b",
 		"1", "0", "-1", "2.5", "1.0", "1e17", "9007199254740993", "100000000000000000000", "null", "true", "false", `"x"`, `"aé"`, `""`, `"\u007f<"`,
-		"[]", "{}", "empty", "length", "type", "keys", "add", "not", "tostring", "$v", "$w", "$__loc__")
+		"[]", "{}", "empty", "length", "type", "keys", "add", "not", "tostring", "$v", "$w")
 }
 
 func (g generator) program(depth int) string {
@@ -39,7 +39,7 @@ func (g generator) program(depth int) string {
 		return "[" + e() + "]"
 	case 10, 11, 12, 13, 14:
 		return "{" + g.pick("a", "b", `"x y"`, "z", `"é\n"`, `"\(.a)"`, "(.b)", `"k\(.c)"`) + ": (" + e() + "), " + g.pick("c", "d", "if") + ": (" + e() + ")" +
-			g.pick("", ", e", ", $v", ", $__loc__", ", c: 1", `, "b"`, `, "y\(.a)"`) + "}"
+			g.pick("", ", e", ", $v", ", c: 1", `, "b"`, `, "y\(.a)"`) + "}"
 	case 15:
 		return "{" + g.pick("a", "b", "a, b", "b, a, c") + "}"
 	case 16:

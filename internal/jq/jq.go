@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"ferry/internal/jsonscan"
@@ -181,6 +182,9 @@ func (p *Program) put(s *scratch) {
 
 // parse parses src or returns a *CompileError.
 func parse(src string) (*gojq.Query, error) {
+	if strings.TrimSpace(src) == "" {
+		return nil, &CompileError{src: src, msg: "the program is empty; write . to pass the record on as it is"}
+	}
 	q, err := gojq.Parse(src)
 	if err != nil {
 		return nil, compileError(src, err)
