@@ -109,7 +109,7 @@ func TestBadAnswers(t *testing.T) {
 		{"followed", config.Source{}, reply(jsonType, `[1] [2]`), "content: something follows the page's JSON at byte 4: [2]"},
 		{"packed strangely", config.Source{}, packed("br", []byte("x")), "content: the body is packed as \"br\", which was not asked for; only gzip and deflate are understood"},
 		{"not gzip", config.Source{}, packed("gzip", []byte("[1,2,3,4,5,6,7,8,9]")), "content: the body cannot be unpacked: gzip: invalid header"},
-		{"cut gzip", config.Source{}, packed("gzip", gzipped(strings.Repeat("[1]", 100))[:20]), "content: the body is cut short after 20 of 20 bytes"},
+		{"cut gzip", config.Source{}, packed("gzip", gzipped(strings.Repeat("[1]", 100))[:20]), "content: the packed body ends before its content does, after 20 bytes"},
 		{"gzip with a wrong sum", config.Source{}, packed("gzip", flip(gzipped("[1,2,3]"), -5)), "content: the body cannot be unpacked: gzip: invalid checksum"},
 		// Framing
 		{"shorter than its length", config.Source{}, raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n[1]"), "content: the body is cut short after 3 of 30 bytes"},

@@ -269,6 +269,9 @@ func (a *answer) readError(ctx context.Context, err error) *Error {
 	got := strconv.FormatInt(a.body.wire.read, 10)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		of := ""
+		if a.body.packed && a.body.wire.read == a.length {
+			return failf(KindContent, "the packed body ends before its content does, after %s bytes", got).passing()
+		}
 		if a.length >= 0 {
 			of = fmt.Sprintf(" of %d", a.length)
 		}

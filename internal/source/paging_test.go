@@ -1,0 +1,389 @@
+package source
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"ferry/internal/config"
+)
+
+// rows are the records that the servers of these tests page through.
+func rows(from, to int) string {
+	var b strings.Builder
+	for i := from; i < to; i++ {
+		if i > from {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"id":%d}`, i)
+	}
+	return "[" + b.String() + "]"
+}
+
+func wantRows(t *testing.T, p pull, n int) {
+	t.Helper()
+	want := make([]string, n)
+	for i := range want {
+		want[i] = fmt.Sprintf(`{"id":%d}`, i)
+	}
+	wantData(t, p, want...)
+}
+
+func number(s string, def int) int {
+	if n, err := strconv.Atoi(s); err == nil {
+		return n
+	}
+	return def
+}
+
+const total = 10
+
+// Every way in which pages may follow each other leads through all of them, once and in order, and ends.
+func TestPagination(t *testing.T) {
+	upTo := func(n int) int { return min(n, total) }
+	for _, c := range []struct {
+		name  string
+		cfg   config.Source
+		pages int
+		serve func(w http.ResponseWriter, r *http.Request)
+	}{
+		{"none", config.Source{Paginate: config.Paginate{Word: "none"}}, 1, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Link", `</more>; rel="next"`)
+			fmt.Fprint(w, rows(0, total))
+		}},
+		{"link_header", config.Source{Paginate: config.Paginate{Word: "link_header"}}, 4, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("at"), 0)
+			if at+3 < total {
+				w.Header().Add("Link", fmt.Sprintf(`<http://%s/x?at=0>; rel="first", <?at=%d>; rel=next`, r.Host, at+3))
+			}
+			fmt.Fprint(w, rows(at, upTo(at+3)))
+		}},
+		{"next_url", config.Source{Records: ".data[]", Paginate: config.Paginate{NextURL: ".links.next"}}, 4, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("at"), 0)
+			next := "null"
+			if at+3 < total {
+				next = fmt.Sprintf(`"http://%s/other?x=a%%2Fb&at=%d"`, r.Host, at+3)
+			}
+			fmt.Fprintf(w, `{"links":{"next":%s},"data":%s}`, next, rows(at, upTo(at+3)))
+		}},
+		{"cursor in query, records before it", config.Source{Records: ".data[]", Query: config.Params{"limit": "4"}, Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".meta.next", Into: "query.after"}}}, 3, func(w http.ResponseWriter, r *http.Request) {
+			if r.FormValue("limit") != "4" {
+				http.Error(w, "limit lost", 400)
+			}
+			at := number(strings.TrimPrefix(r.FormValue("after"), "é&="), 0)
+			next := ""
+			if at+4 < total {
+				next = fmt.Sprintf(`"next":"\u00e9&=%d"`, at+4)
+			}
+			fmt.Fprintf(w, `{"data":%s,"meta":{%s}}`, rows(at, upTo(at+4)), next)
+		}},
+		{"cursor in header", config.Source{Paginate: config.Paginate{Cursor: &config.CursorPaging{From: "header.x-next", Into: "header.x-page"}}}, 3, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.Header.Get("X-Page"), 0)
+			if at+4 < total {
+				w.Header().Set("X-Next", strconv.Itoa(at+4))
+			}
+			fmt.Fprint(w, rows(at, upTo(at+4)))
+		}},
+		{"cursor in body", config.Source{Post: "/search", Body: config.Body{JSON: []byte(`{"q":{"n":1.10},"page":{"size":4}}`)}, Records: ".hits[]", Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".next", Into: "body.page.after"}}}, 3, func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			var q struct {
+				Q    struct{ N json.Number }
+				Page struct{ Size, After int }
+			}
+			if err := json.Unmarshal(body, &q); err != nil || r.Method != "POST" || q.Q.N != "1.10" || r.Header.Get("Content-Type") != "application/json" {
+				http.Error(w, fmt.Sprint(err, r.Method, q), 400)
+				return
+			}
+			at, next := q.Page.After, "null"
+			if at+q.Page.Size < total {
+				next = strconv.Itoa(at + q.Page.Size)
+			}
+			fmt.Fprintf(w, `{"hits":%s,"next":%s}`, rows(at, upTo(at+q.Page.Size)), next)
+		}},
+		{"page until empty", config.Source{Paginate: config.Paginate{Page: &config.PagePaging{Start: 1, Size: 4, SizeInto: "query.per_page"}}}, 4, func(w http.ResponseWriter, r *http.Request) {
+			at, size := number(r.FormValue("page"), -1)-1, number(r.FormValue("per_page"), 0)
+			fmt.Fprint(w, rows(upTo(at*size), upTo(at*size+size)))
+		}},
+		{"page with total", config.Source{Records: ".r[]", Paginate: config.Paginate{Page: &config.PagePaging{Into: "query.p", Start: 0, Total: ".pages"}}}, 3, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("p"), -1)
+			fmt.Fprintf(w, `{"r":%s,"pages":"3"}`, rows(upTo(at*4), upTo(at*4+4)))
+		}},
+		{"page with total and an empty one", config.Source{Records: ".r[]", Paginate: config.Paginate{Page: &config.PagePaging{Start: 1, Total: ".pages"}}}, 3, func(w http.ResponseWriter, r *http.Request) {
+			switch r.FormValue("page") {
+			case "1":
+				fmt.Fprintf(w, `{"r":%s,"pages":3}`, rows(0, 5))
+			case "2":
+				fmt.Fprint(w, `{"r":[],"pages":3}`)
+			case "3":
+				fmt.Fprintf(w, `{"r":%s,"pages":3}`, rows(5, 10))
+			}
+		}},
+		{"offset, fewer than asked for", config.Source{Paginate: config.Paginate{Offset: &config.OffsetPaging{Limit: 100, LimitInto: "query.limit"}}}, 5, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("offset"), -1)
+			fmt.Fprint(w, rows(upTo(at), upTo(at+3)))
+		}},
+		{"offset with total", config.Source{Records: ".r[]", Paginate: config.Paginate{Offset: &config.OffsetPaging{Into: "query.skip", Total: ".total"}}}, 4, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("skip"), -1)
+			fmt.Fprintf(w, `{"total":10,"r":%s}`, rows(upTo(at), upTo(at+3)))
+		}},
+		{"offset from one", config.Source{Paginate: config.Paginate{Offset: &config.OffsetPaging{Start: 1}}}, 5, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("offset"), -1) - 1
+			fmt.Fprint(w, rows(upTo(at), upTo(at+3)))
+		}},
+		{"auto by link", config.Source{}, 4, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("at"), 0)
+			if at+3 < total {
+				w.Header().Add("Link", fmt.Sprintf(`<?at=%d>; rel="next"`, at+3))
+			}
+			fmt.Fprint(w, rows(at, upTo(at+3)))
+		}},
+		{"auto by field", config.Source{}, 4, func(w http.ResponseWriter, r *http.Request) {
+			at, next := number(r.FormValue("at"), 0), "null"
+			if at+3 < total {
+				next = fmt.Sprintf(`{"href":"/y?at=%d"}`, at+3)
+			}
+			fmt.Fprintf(w, `{"items":%s,"_links":{"next":%s}}`, rows(at, upTo(at+3)), next)
+		}},
+		{"stop", config.Source{Records: ".r[]", Stop: ".more == false", Paginate: config.Paginate{Page: &config.PagePaging{Start: 1}}}, 2, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("page"), 0) - 1
+			fmt.Fprintf(w, `{"r":%s,"more":%t}`, rows(at*5, at*5+5), at == 0)
+		}},
+		{"stop looks at the records", config.Source{Records: ".r[]", Stop: ".r | length < 4", Paginate: config.Paginate{Page: &config.PagePaging{Start: 1}}}, 3, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("page"), 0) - 1
+			fmt.Fprintf(w, `{"r":%s}`, rows(upTo(at*4), upTo(at*4+4)))
+		}},
+		{"empty pages with a next token", config.Source{Records: ".r[]", Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}}, 23, func(w http.ResponseWriter, r *http.Request) {
+			n := number(r.FormValue("t"), 0)
+			at := 0
+			switch n {
+			case 20:
+			case 22:
+				fmt.Fprintf(w, `{"r":%s}`, rows(5, 10))
+				return
+			default:
+				fmt.Fprintf(w, `{"r":[],"n":%d}`, n+1)
+				return
+			}
+			fmt.Fprintf(w, `{"r":%s,"n":%d}`, rows(at, 5), n+1)
+		}},
+		{"end by status", config.Source{On: map[int]string{404: "end"}, Paginate: config.Paginate{Page: &config.PagePaging{Start: 0}}}, 3, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("page"), -1)
+			if at > 1 {
+				http.Error(w, "no more", 404)
+				return
+			}
+			fmt.Fprint(w, rows(at*5, at*5+5))
+		}},
+		{"skip by status", config.Source{On: map[int]string{410: "skip"}, Paginate: config.Paginate{Page: &config.PagePaging{Start: 0}}}, 4, func(w http.ResponseWriter, r *http.Request) {
+			switch at := number(r.FormValue("page"), -1); at {
+			case 1:
+				http.Error(w, "gone", 410)
+			case 0, 2:
+				fmt.Fprint(w, rows(at/2*5, at/2*5+5))
+			default:
+				fmt.Fprint(w, "[]")
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", jsonType)
+				c.serve(w, r)
+			})
+			cfg := c.cfg
+			cfg.Base = url
+			if cfg.Post == "" {
+				cfg.Get = "/things"
+			}
+			p := readAll(t, open(t, cfg, Options{}), nil)
+			wantRows(t, p, total)
+			if p.pages != c.pages || len(p.warnings) > 0 {
+				t.Errorf("%d pages, want %d; warnings %q", p.pages, c.pages, p.warnings)
+			}
+			if string(p.cursor) != `{"v":1}` {
+				t.Errorf("the cursor at the end is %s", p.cursor)
+			}
+
+			// The same, a page a run.
+			cfg.MaxPages = 1
+			s := open(t, cfg, Options{})
+			var all pull
+			for run := 1; ; run++ {
+				p := readAll(t, s, all.cursor)
+				all.data = append(all.data, p.data...)
+				all.cursor = p.cursor
+				if p.pages != 1 {
+					t.Fatalf("run %d read %d pages", run, p.pages)
+				}
+				if string(p.cursor) == `{"v":1}` {
+					break
+				}
+			}
+			wantRows(t, all, total)
+		})
+	}
+}
+
+func TestLoopsFail(t *testing.T) {
+	token := config.Paginate{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}
+	url := config.Paginate{NextURL: ".n"}
+	// cycle answers page t with the token of the next, which from 10+k on leads back to 10.
+	cycle := func(k int, form string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			n := number(r.FormValue("t"), 0) + 1
+			if n == 10+k {
+				n = 10
+			}
+			fmt.Fprintf(w, `{"r":[],"n":`+form+`}`, n)
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		cfg   config.Source
+		serve http.HandlerFunc
+		want  string
+		most  int // pages
+	}{
+		{"the same token", config.Source{Paginate: token}, cycle(1, "%d"), "the page names its own token as that of the next page", 12},
+		{"two tokens", config.Source{Paginate: token}, cycle(2, `"%d"`), "the token for the next page is the one of 2 pages ago", 13},
+		{"sixteen tokens", config.Source{Paginate: token}, cycle(16, "%d"), "the token for the next page is the one of 16 pages ago", 27},
+		{"a hundred tokens", config.Source{Paginate: token}, cycle(100, "%d"), "the token for the next page is the one of 100 pages ago", 330},
+		{"two addresses", config.Source{Paginate: url}, cycle(2, `"/?t=%d"`), "the address of the next page is the one of 2 pages ago", 13},
+		{"back to the first page", config.Source{Paginate: url}, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `{"r":[1],"n":"/?t=%d"}`, number(r.FormValue("t"), 0)^1)
+		}, "the address of the next page is the one of 2 pages ago", 3},
+		{"its own address", config.Source{Paginate: url}, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{"r":[1],"n":"/?t=1"}`)
+		}, "the page names its own address as that of the next page", 2},
+		{"page not known", config.Source{Paginate: config.Paginate{Page: &config.PagePaging{Start: 1}}}, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{"r":[1,2]}`)
+		}, "the page at page 2 holds the same records as the one before; does the API know query.page?", 2},
+		{"offset not known", config.Source{Paginate: config.Paginate{Offset: &config.OffsetPaging{}}}, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{"r":[1,2]}`)
+		}, "the page at offset 2 holds the same records as the one before; does the API know query.offset?", 2},
+		{"empty for ever", config.Source{Paginate: token}, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `{"r":[],"n":%d}`, number(r.FormValue("t"), 0)+1)
+		}, "1001 pages without records followed each other, each naming a next one", 1001},
+		{"redirects", config.Source{}, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/"+strconv.Itoa(number(r.URL.Path[1:], 0)+1), 302)
+		}, "more than 10 redirects", 11},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			requests := 0
+			c.cfg.Base = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				requests++
+				if c.name != "redirects" {
+					w.Header().Set("Content-Type", jsonType)
+				}
+				c.serve(w, r)
+			})
+			c.cfg.Records = ".r[]"
+			_, err := tryAll(t, open(t, c.cfg, Options{}), nil)
+			var e *Error
+			if !errors.As(err, &e) || e.Kind != KindLoop || e.Detail != c.want {
+				t.Errorf("error %v, want %s", err, c.want)
+			}
+			if requests > c.most {
+				t.Errorf("it took %d requests to see, want at most %d", requests, c.most)
+			}
+		})
+	}
+}
+
+// What the places of pagination may hold.
+func TestPaginationRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name, page string
+		paginate   config.Paginate
+		want       string
+	}{
+		{"object as token", `{"r":[1],"n":{}}`, config.Paginate{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}, "content: paginate.cursor.from .n is an object, which is no token"},
+		{"huge token", `{"r":[1],"n":"` + strings.Repeat("x", 5000) + `"}`, config.Paginate{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}, "limit: the token for the next page has 5002 bytes; more than 4096 are not carried"},
+		{"number as address", `{"r":[1],"n":7}`, config.Paginate{NextURL: ".n"}, "content: paginate.next_url .n is 7, which is no address"},
+		{"broken address", `{"r":[1],"n":"http://[::1"}`, config.Paginate{NextURL: ".n"}, "content: the next page's address cannot be parsed: http://[::1"},
+		{"another origin", `{"r":[1],"n":"https://evil.example/x"}`, config.Paginate{NextURL: ".n"}, "blocked: the link to the next page leads to another origin, https://evil.example:443; if that is right, set base to it or add evil.example to allow.hosts"},
+		{"no http", `{"r":[1],"n":"file:///etc/passwd"}`, config.Paginate{NextURL: ".n"}, "blocked: the link to the next page leads to what is no http or https address"},
+		{"userinfo", `{"r":[1],"n":"http://a:b@HOST/x"}`, config.Paginate{NextURL: ".n"}, "blocked: the link to the next page to http://HOST carries a user or password"},
+		{"metadata", `{"r":[1],"n":"http://169.254.169.254/latest"}`, config.Paginate{NextURL: ".n"}, "blocked: the link to the next page to 169.254.169.254: " + errMetadata.Error()},
+		{"place through an array", `{"r":[1],"m":[1]}`, config.Paginate{NextURL: ".m.n"}, "content: the page does not fit paginate.next_url .m.n: step 2 of the path needs an object but meets a value of type array"},
+		{"total is no number", `{"r":[1],"t":"many"}`, config.Paginate{Page: &config.PagePaging{Start: 1, Total: ".t"}}, `content: paginate.page.total .t is "many", which is no number`},
+		{"empty before the total", `{"r":[],"t":5}`, config.Paginate{Offset: &config.OffsetPaging{Total: ".t"}}, "content: the page at offset 0 has no records, although .t says that there are 5; leave total out if it is an estimate"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			host := ""
+			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				fmt.Fprint(w, strings.ReplaceAll(c.page, "HOST", host))
+			})
+			host = strings.TrimPrefix(url, "http://")
+			_, err := tryAll(t, open(t, config.Source{Base: url, Records: ".r[]", Paginate: c.paginate}, Options{}), nil)
+			if want := strings.ReplaceAll(c.want, "HOST", host) + " (GET " + url; err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("error\n got %v\nwant %s…", err, want)
+			}
+		})
+	}
+	for _, c := range []struct{ name, contentType, page, want string }{
+		{"array", jsonType, `[1]`, "content: the page is an array, which has no place for paginate.next_url .next"},
+		{"lines", "application/x-ndjson", "1\n2", "content: the page is NDJSON, which has no place for paginate.next_url .next"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			url := serve(t, reply(c.contentType, c.page))
+			_, err := tryAll(t, open(t, config.Source{Base: url, Paginate: config.Paginate{NextURL: ".next"}}, Options{}), nil)
+			if err == nil || err.Error() != c.want+" (GET "+url+")" {
+				t.Errorf("error %v, want %s", err, c.want)
+			}
+		})
+	}
+}
+
+// auto says when it does not understand that there is more.
+func TestAutoWarns(t *testing.T) {
+	for page, want := range map[string]string{
+		`{"items":[{}],"next":"abc"}`:               `the page has "abc" at .next, which is no address; if it leads to the next page, set paginate: cursor`,
+		`{"items":[{}],"next_page_token":"abc"}`:    `the page has "abc" at .next_page_token and so seems to have a next one; set paginate to follow it, or to none`,
+		`{"items":[{}],"has_more":true}`:            `the page has true at .has_more and so seems to have a next one; set paginate to follow it, or to none`,
+		`{"items":[{}],"has_more":false,"next":""}`: "",
+	} {
+		p := readAll(t, open(t, config.Source{Base: serve(t, reply(jsonType, page))}, Options{}), nil)
+		if got := strings.Join(p.warnings, "\n"); got != want {
+			t.Errorf("%s: warning %q, want %q", page, got, want)
+		}
+	}
+}
+
+func TestNextLink(t *testing.T) {
+	for _, c := range []struct {
+		lines []string
+		want  string
+	}{
+		{nil, ""},
+		{[]string{`<https://a/?p=2>; rel="next"`}, "https://a/?p=2"},
+		{[]string{`<a>; rel=prev, <b>; rel=next`}, "b"},
+		{[]string{`<a>; rel="prev"`, `<b>; rel="next"`}, "b"},
+		{[]string{`<a>; title="x, <z>; rel=\"next\""; rel="last  NEXT"`}, "a"},
+		{[]string{`<a,b;c>;rel=next`}, "a,b;c"},
+		{[]string{`<a>; rel=prev; rel=next`}, ""},
+		{[]string{`<a>; rel="next"; anchor="#foo", <b>; REL = next`}, "b"},
+		{[]string{`<a>; rel`, `<b>; rel=`}, ""},
+		{[]string{`a; rel=next`, `<a; rel=next`, `<a> rel=next`, `<a>; rel="next`}, ""},
+		{[]string{` , <a> ; rel = "next" ; x`}, "a"},
+	} {
+		if got := nextLink(c.lines); got != c.want {
+			t.Errorf("nextLink(%q) = %q, want %q", c.lines, got, c.want)
+		}
+	}
+}
+
+func FuzzNextLink(f *testing.F) {
+	f.Add(`<https://a/?p=2>; rel="next", <b>; title="\"x"; rel=next`)
+	f.Add(`<a>;;=,"<`)
+	f.Fuzz(func(t *testing.T, s string) {
+		if got := nextLink([]string{s}); !strings.Contains(s, got) {
+			t.Errorf("nextLink(%q) = %q, which is not in it", s, got)
+		}
+	})
+}
