@@ -12,7 +12,7 @@ import (
 	"text/template"
 )
 
-//go:embed assets/*.html assets/*.js assets/swagger-ui assets/redoc
+//go:embed assets
 var assets embed.FS
 
 // The versions are part of the assets' addresses, so that browsers may keep them for good.
