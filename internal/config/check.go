@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,7 +46,8 @@ func (d *decoder) check(n *node, v reflect.Value, name, path string, refs []stri
 	}
 	at, hint := n.at, ""
 	var hinted *hintedError
-	if errors.As(err, &hinted) && len(refs) == 0 {
+	own := errors.As(err, &hinted)
+	if own && len(refs) == 0 {
 		hint = hinted.hint
 	}
 	var located interface{ Offset() int }
@@ -53,7 +55,7 @@ func (d *decoder) check(n *node, v reflect.Value, name, path string, refs []stri
 		at = n.within(located.Offset())
 	}
 	msg := scrub(err.Error(), text)
-	switch _, own := err.(*hintedError); {
+	switch {
 	case own:
 		msg = subject(URL(text).String(), refs) + " " + msg
 	case len(refs) > 0 && v.Type() != reflect.TypeFor[URL]():
@@ -235,10 +237,8 @@ func checkInto(text string) error {
 	case "header":
 		return checkName(name)
 	case "body":
-		for _, key := range strings.Split(name, ".") {
-			if key == "" {
-				return &hintedError{"has an empty key in its path", "write body.PATH as in body.page.number"}
-			}
+		if slices.Contains(strings.Split(name, "."), "") {
+			return &hintedError{"has an empty key in its path", "write body.PATH as in body.page.number"}
 		}
 		return nil
 	}

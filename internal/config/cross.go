@@ -141,7 +141,7 @@ func (d *decoder) crossAddress(s Source, n *node, path string) {
 	}
 	address := cmp.Or(s.Get, s.Post)
 	if err := refuseLogin(address); err != nil {
-		d.add(n.place(key), path, err.(*hintedError).hint, "%s %s", key, err)
+		d.add(n.place(key), path, "move it to auth: {basic: {user: …, password: …}}", "%s %s", key, err)
 		return
 	}
 	lower := strings.ToLower(address)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -96,7 +97,7 @@ func (x *expander) file(path string) (string, *expandError) {
 		return "", &expandError{msg: err.Error(), hint: "put the file there, or correct the path"}
 	}
 	*x.files = append(*x.files, path)
-	if !utf8.Valid(data) || strings.ContainsRune(string(data), 0) {
+	if !utf8.Valid(data) || bytes.ContainsRune(data, 0) {
 		return "", &expandError{msg: fmt.Sprintf("%s is not UTF-8 text", path)}
 	}
 	return strings.TrimRight(string(data), "\r\n"), nil

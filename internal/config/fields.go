@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding"
 	"reflect"
 	"strings"
 )
@@ -77,7 +78,7 @@ const (
 )
 
 var (
-	typedType  = reflect.TypeFor[typed]()
+	typedType  = reflect.TypeFor[encoding.TextUnmarshaler]()
 	bodyType   = reflect.TypeFor[Body]()
 	configType = reflect.TypeFor[Config]()
 	sourceType = reflect.TypeFor[Source]()

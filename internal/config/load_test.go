@@ -515,7 +515,7 @@ func TestFilesThatWereRead(t *testing.T) {
 	})
 	var checked string
 	c, err := config.Load(config.Options{
-		File: filepath.Join(dir, "conf/my.yaml"), Dir: dir,
+		File: filepath.Join(dir, "conf", "my.yaml"), Dir: dir,
 		Checks: map[string]func(string) error{"schema": func(path string) error { checked = path; return nil }},
 	})
 	if err != nil {

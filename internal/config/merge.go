@@ -24,9 +24,10 @@ func merge(base, over *node, t reflect.Type) *node {
 	out := &node{kind: mapping, at: over.at}
 	was, is := base.index(), over.index()
 	for _, e := range base.entries {
-		if is[e.key] == nil && !(t == sourceType && displaced(e.key, over)) {
-			out.entries = append(out.entries, e)
+		if is[e.key] != nil || t == sourceType && displaced(e.key, over) {
+			continue
 		}
+		out.entries = append(out.entries, e)
 	}
 	for _, e := range over.entries {
 		if inner, ok := under(t, e.key); ok {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding"
 	"fmt"
 	"reflect"
 
@@ -28,19 +29,19 @@ func shown(v reflect.Value) (tree any, ok bool) {
 		v = v.Elem()
 	}
 	t := v.Type()
-	if text, ok := v.Interface().(interface{ MarshalText() ([]byte, error) }); ok {
+	if text, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok {
 		if v.IsZero() && shapeOf(t) != typedShape {
 			return nil, false
 		}
 		out, _ := text.MarshalText() // the types of this package never fail
 		return string(out), len(out) > 0
 	}
-	if p, ok := v.Interface().(Params); ok {
+	if p, ok := reflect.TypeAssert[Params](v); ok {
 		return p.shown(), len(p) > 0
 	}
 	switch shapeOf(t) {
 	case unionShape:
-		if p, ok := v.Interface().(Paginate); ok && p.Word != "" {
+		if p, ok := reflect.TypeAssert[Paginate](v); ok && p.Word != "" {
 			return p.Word, true
 		}
 		if none := v.FieldByName("None"); none.IsValid() && none.Bool() {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"encoding"
 	"errors"
 	"fmt"
 	"reflect"
@@ -103,7 +104,7 @@ func (d *decoder) scalar(n *node, v reflect.Value, f field, path string) {
 		}
 		v.SetFloat(number)
 	case typedShape:
-		err = v.Addr().Interface().(typed).parse(text)
+		err = unmarshal(v, text)
 	}
 	if err == nil {
 		err = checkBounds(v, f)
@@ -123,6 +124,20 @@ func (d *decoder) scalar(n *node, v reflect.Value, f field, path string) {
 	if f.check != "" && text != "" {
 		d.check(n, v, f.check, path, refs)
 	}
+}
+
+// unmarshal reads a Duration, Bytes or Rate. Its error does not repeat the text.
+func unmarshal(v reflect.Value, text string) error {
+	form, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
+	if !ok {
+		return errors.New("has no form")
+	}
+	err := form.UnmarshalText([]byte(text))
+	var formError *FormError
+	if errors.As(err, &formError) {
+		return errors.New(formError.Why)
+	}
+	return err
 }
 
 type hintedError struct{ msg, hint string }
@@ -156,14 +171,13 @@ func checkBounds(v reflect.Value, f field) error {
 			continue
 		}
 		limit := reflect.New(v.Type()).Elem()
-		if number, ok := limit.Addr().Interface().(typed); ok {
-			if err := number.parse(bound.text); err != nil {
-				panic(fmt.Sprintf("config: bound %q of key %s %v", bound.text, f.key, err))
-			}
-		} else if limit.Kind() == reflect.Float64 {
+		switch { // a test sees to it that bounds are of their key's form
+		case shapeOf(limit.Type()) == typedShape:
+			_ = unmarshal(limit, bound.text)
+		case limit.Kind() == reflect.Float64:
 			number, _ := strconv.ParseFloat(bound.text, 64)
 			limit.SetFloat(number)
-		} else {
+		default:
 			number, _ := strconv.Atoi(bound.text)
 			limit.SetInt(int64(number))
 		}
@@ -185,7 +199,7 @@ func order(a, b reflect.Value) int {
 func hintFor(text string, t reflect.Type) string {
 	try := func(guesses ...string) string {
 		for _, guess := range guesses {
-			if v, ok := reflect.New(t).Interface().(typed); ok && v.parse(guess) == nil {
+			if unmarshal(reflect.New(t).Elem(), guess) == nil {
 				return fmt.Sprintf("did you mean %s?", guess)
 			}
 		}

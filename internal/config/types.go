@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -9,9 +8,14 @@ import (
 	"time"
 )
 
-// A typed value is one that people type as a text of its own form. Its error says what that form is, and never
-// repeats the text, which may be a secret that landed on the wrong key.
-type typed interface{ parse(text string) error }
+// A FormError says that a text is not of the form that its type has.
+type FormError struct {
+	Text string
+	// Why does not repeat the text, which may be a secret that landed on the wrong key.
+	Why string
+}
+
+func (e *FormError) Error() string { return fmt.Sprintf("%q %s", e.Text, e.Why) }
 
 // Duration is typed as 250ms, 30s, 5m, 6h, 7d or 1h30m. It is never negative.
 type Duration time.Duration
@@ -19,35 +23,35 @@ type Duration time.Duration
 // D is the standard library's form.
 func (d Duration) D() time.Duration { return time.Duration(d) }
 
-var errDuration = errors.New("is not a duration such as 250ms, 30s, 5m, 6h or 7d")
+const noDuration = "is not a duration such as 250ms, 30s, 5m, 6h or 7d"
 
 const day = 24 * time.Hour
 
-func (d *Duration) parse(text string) error {
-	rest := text
-	var sum time.Duration
-	if days, after, ok := strings.Cut(text, "d"); ok {
+// UnmarshalText reads what people type. Its error is a *FormError.
+func (d *Duration) UnmarshalText(text []byte) error {
+	typed := string(text)
+	rest, sum := typed, time.Duration(0)
+	if days, after, ok := strings.Cut(typed, "d"); ok {
 		n, err := strconv.ParseUint(days, 10, 16)
 		if err != nil {
-			return errDuration
+			return &FormError{typed, noDuration}
 		}
 		sum, rest = time.Duration(n)*day, after
+	} else if typed == "" {
+		return &FormError{typed, noDuration}
 	}
 	if rest != "" {
 		n, err := time.ParseDuration(rest)
-		if err != nil {
-			return errDuration
-		}
-		if n < 0 {
-			return errors.New("is negative")
+		switch {
+		case err != nil:
+			return &FormError{typed, noDuration}
+		case n < 0:
+			return &FormError{typed, "is negative"}
 		}
 		sum += n
 	}
-	if text == "" {
-		return errDuration
-	}
 	if sum < 0 {
-		return errors.New("is too long for a duration")
+		return &FormError{typed, "is too long for a duration"}
 	}
 	*d = Duration(sum)
 	return nil
@@ -75,46 +79,60 @@ func (d Duration) String() string {
 	return text
 }
 
-// UnmarshalText reads what people type.
-func (d *Duration) UnmarshalText(text []byte) error { return unmarshal(d, text) }
-
 // MarshalText gives String.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // Bytes is typed as 512, 64KiB, 8MiB, 4GiB, 1TiB, or with KB, MB, GB, TB (powers of ten). It is never negative.
 type Bytes int64
 
-var errBytes = errors.New("is not a size such as 512, 64KiB, 8MiB or 4GiB")
+const noSize = "is not a size such as 512, 64KiB, 8MiB or 4GiB"
 
 // byteUnits from the largest, so that String finds the shortest form first.
 var byteUnits = []struct {
 	name string
 	size int64
 }{
-	{"TiB", 1 << 40}, {"TB", 1e12}, {"GiB", 1 << 30}, {"GB", 1e9},
-	{"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"KB", 1e3}, {"B", 1}, {"", 1},
+	{"TiB", 1 << 40},
+	{"TB", 1e12},
+	{"GiB", 1 << 30},
+	{"GB", 1e9},
+	{"MiB", 1 << 20},
+	{"MB", 1e6},
+	{"KiB", 1 << 10},
+	{"KB", 1e3},
+	{"B", 1},
+	{"", 1},
 }
 
-func (b *Bytes) parse(text string) error {
+// UnmarshalText reads what people type. Its error is a *FormError.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	typed := string(text)
 	for _, u := range byteUnits {
-		number, ok := strings.CutSuffix(text, u.name)
+		number, ok := strings.CutSuffix(typed, u.name)
 		if !ok {
 			continue
 		}
-		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || strings.ContainsAny(number, "xXpP_iInN") {
-			return errBytes
-		}
-		if n < 0 {
-			return errors.New("is negative")
-		}
-		if n *= float64(u.size); n >= math.MaxInt64 {
-			return errors.New("is too large for a size")
+		n, err := parseNumber(number)
+		switch n *= float64(u.size); {
+		case err != nil:
+			return &FormError{typed, noSize}
+		case n < 0:
+			return &FormError{typed, "is negative"}
+		case n >= math.MaxInt64:
+			return &FormError{typed, "is too large for a size"}
 		}
 		*b = Bytes(n)
 		return nil
 	}
-	return errBytes
+	return &FormError{typed, noSize}
+}
+
+// parseNumber reads a decimal number, and none of the other forms that the standard library takes (0x1p-2, Inf).
+func parseNumber(text string) (float64, error) {
+	if strings.ContainsAny(text, "xXpP_iInN") {
+		return 0, strconv.ErrSyntax
+	}
+	return strconv.ParseFloat(strings.TrimSpace(text), 64)
 }
 
 // String gives a whole number of the largest unit that fits: 8MiB, 1500B as 1500.
@@ -127,9 +145,6 @@ func (b Bytes) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
-// UnmarshalText reads what people type.
-func (b *Bytes) UnmarshalText(text []byte) error { return unmarshal(b, text) }
-
 // MarshalText gives String.
 func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
@@ -139,21 +154,27 @@ type Rate struct {
 	Per   time.Duration
 }
 
-var errRate = errors.New("is not a rate such as 10/s, 600/m or 1000/h")
+const noRate = "is not a rate such as 10/s, 600/m or 1000/h"
 
 var rateUnits = []struct {
 	name string
 	per  time.Duration
 }{{"s", time.Second}, {"m", time.Minute}, {"h", time.Hour}, {"d", day}}
 
-func (r *Rate) parse(text string) error {
-	count, unit, _ := strings.Cut(text, "/")
-	n, err := strconv.ParseFloat(strings.TrimSpace(count), 64)
-	if err != nil || strings.ContainsAny(count, "xXpP_iInN") {
-		return errRate
+// UnmarshalText reads what people type; an empty text means no limit. Its error is a *FormError.
+func (r *Rate) UnmarshalText(text []byte) error {
+	typed := string(text)
+	if typed == "" {
+		*r = Rate{}
+		return nil
 	}
-	if n <= 0 || n > 1e9 {
-		return errors.New("is not a rate between 0/s and 1000000000/s; leave the key out for no limit")
+	count, unit, _ := strings.Cut(typed, "/")
+	n, err := parseNumber(count)
+	switch {
+	case err != nil:
+		return &FormError{typed, noRate}
+	case n <= 0 || n > 1e9:
+		return &FormError{typed, "is not a rate between 0/s and 1000000000/s; leave the key out for no limit"}
 	}
 	for _, u := range rateUnits {
 		if strings.TrimSpace(unit) == u.name {
@@ -161,7 +182,7 @@ func (r *Rate) parse(text string) error {
 			return nil
 		}
 	}
-	return errRate
+	return &FormError{typed, noRate}
 }
 
 // String gives the form that people type, and "" for no limit.
@@ -178,21 +199,5 @@ func (r Rate) String() string {
 	return strconv.FormatFloat(r.Count, 'f', -1, 64) + "/" + unit
 }
 
-// UnmarshalText reads what people type; an empty text means no limit.
-func (r *Rate) UnmarshalText(text []byte) error {
-	if len(text) == 0 {
-		*r = Rate{}
-		return nil
-	}
-	return unmarshal(r, text)
-}
-
 // MarshalText gives String.
 func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
-
-func unmarshal(v typed, text []byte) error {
-	if err := v.parse(string(text)); err != nil {
-		return fmt.Errorf("%q %w", text, err)
-	}
-	return nil
-}

@@ -38,7 +38,7 @@ func readYAML(text string, at place, whole bool, p *problems) *node {
 	}
 	file, err := r.parse(tokens)
 	if err != nil {
-		r.syntaxError(err, text)
+		r.syntaxError(err)
 		return nil
 	}
 	if len(file.Docs) == 0 {
@@ -170,7 +170,7 @@ func (r *yamlReader) parse(tokens token.Tokens) (file *ast.File, err error) {
 	return parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 }
 
-func (r *yamlReader) syntaxError(err error, text string) {
+func (r *yamlReader) syntaxError(err error) {
 	at, msg, hint := r.at, "is not valid YAML", "" // err's own text may quote the file, secrets and all
 	var syntax *yaml.SyntaxError
 	if errors.As(err, &syntax) {
