@@ -3,21 +3,64 @@ package jq
 import (
 	"context"
 	"fmt"
+	"reflect"
+	"sync/atomic"
 
 	"github.com/itchyny/gojq"
 )
 
 // code is a program compiled by gojq. Safe for concurrent use.
 type code struct {
-	code *gojq.Code
+	current   atomic.Pointer[gojq.Code]
+	query     *gojq.Query // set when the program has to be compiled anew now and then
+	variables []string
+	runs      atomic.Uint64
 }
 
 func compileCode(q *gojq.Query, variables []string) (*code, error) {
-	c, err := gojq.Compile(q, gojq.WithVariables(variables))
+	compiled, err := gojq.Compile(q, gojq.WithVariables(variables))
 	if err != nil {
 		return nil, err
 	}
-	return &code{code: c}, nil
+	c := &code{}
+	c.current.Store(compiled)
+	if hasComputedRegexp(q) {
+		c.query, c.variables = q, variables
+	}
+	return c, nil
+}
+
+// runsPerCompile is after how many runs a program with computed regular expressions is compiled anew. gojq keeps every
+// regular expression that a program has met for as long as the program lives; when they come out of records, nothing else
+// would bound that (invariant 7).
+const runsPerCompile = 1000
+
+// engine returns the program to run.
+func (c *code) engine() *gojq.Code {
+	if c.query != nil && c.runs.Add(1)%runsPerCompile == 0 {
+		if fresh, err := gojq.Compile(c.query, gojq.WithVariables(c.variables)); err == nil {
+			c.current.Store(fresh)
+		}
+	}
+	return c.current.Load()
+}
+
+// hasComputedRegexp says whether a regular expression may be anything but a constant.
+func hasComputedRegexp(q *gojq.Query) bool {
+	found := false
+	visitFuncs(reflect.ValueOf(q), func(f *gojq.Func) {
+		switch f.Name {
+		case "test", "match", "capture", "scan", "split", "splits", "sub", "gsub":
+		default:
+			return
+		}
+		if len(f.Args) == 0 || f.Name == "split" && len(f.Args) == 1 {
+			return
+		}
+		t := f.Args[0].Term
+		found = found || t == nil || t.Type != gojq.TermTypeString || t.Str.Queries != nil || len(t.SuffixList) > 0
+	})
+	return found
 }
 
 // run gives the results on v to yield until it wants no more. size is the length of the text that v and the variables
@@ -29,7 +72,7 @@ func (c *code) run(ctx context.Context, v any, size int, yield func(any) (more b
 		}
 	}()
 	steps := stepContext{Context: ctx, left: baseSteps + stepsPerByte*size}
-	iter := c.code.RunWithContext(&steps, v, variables...)
+	iter := c.engine().RunWithContext(&steps, v, variables...)
 	for {
 		v, ok := iter.Next()
 		if !ok {

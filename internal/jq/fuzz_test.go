@@ -33,7 +33,9 @@ func (g generator) program(depth int) string {
 		return e() + " | " + e()
 	case 4:
 		return "(" + e() + ", " + e() + ")"
-	case 5, 6, 7:
+	case 5:
+		return "(" + g.leaf() + g.pick(" == ", " != ") + g.pick("null", "true", `"x"`, `"aé"`, "false", "1", `"a\nb"`) + ")"
+	case 6, 7:
 		return "(" + e() + " " + g.pick("+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "and", "or", "//") + " " + e() + ")"
 	case 8, 9:
 		return "[" + e() + "]"

@@ -332,3 +332,31 @@ func TestGuard(t *testing.T) {
 		}
 	})
 }
+
+// Regular expressions out of records must not pile up: the program forgets them now and then, and goes on as before.
+func TestComputedRegexps(t *testing.T) {
+	for src, want := range map[string]bool{
+		`test("a")`: false, `split(", ")`: false, `split("a"; null)`: false, `.a | sub("x"; .y)`: false, `gsub("\\s"; "")`: false,
+		`test(.re)`: true, `test("a\(.b)")`: true, `[.[] | match($x; "g")]`: true, `split(.a; null)`: true, `test("a" | .)`: true,
+	} {
+		q, err := parse("1 as $x | " + src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hasComputedRegexp(q); got != want {
+			t.Errorf("%s: %v", src, got)
+		}
+	}
+	p := mustCompile(t, `{ok: (.re as $re | .text | test($re))}`)
+	c := p.plan.root.parts[0].code
+	before := c.current.Load()
+	for i := range 2 * runsPerCompile {
+		in := fmt.Appendf(nil, `{"re":"^a%d$","text":"a%d"}`, i, i)
+		if got, _, err := p.One(t.Context(), in); err != nil || string(got) != `{"ok":true}` {
+			t.Fatalf("%s: %s, %v", in, got, err)
+		}
+	}
+	if c.current.Load() == before {
+		t.Error("the program still holds all regular expressions")
+	}
+}

@@ -3,6 +3,7 @@ package jq
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 
 	"ferry/internal/jsonscan"
@@ -25,8 +26,9 @@ type plan struct {
 // piece is a part of a result.
 type piece struct {
 	kind  pieceKind
-	slot  int      // of a span
+	slot  int      // of a span, and of the value compared
 	text  []byte   // of a constant
+	equal equality // of a comparison
 	keys  []string // of an object, sorted, each as JSON with its colon
 	parts []piece  // of an object or array
 	code  *code    // of a program, and the slots of its variables
@@ -40,6 +42,7 @@ const (
 	constPiece
 	objectPiece
 	arrayPiece
+	equalPiece
 	codePiece
 )
 
@@ -235,8 +238,11 @@ func commas(q *gojq.Query, list []*gojq.Query) []*gojq.Query {
 	return append(list, q)
 }
 
-// program plans a query as a program of its own, whose variables are the places that it reads.
+// program plans a query as a program of its own, whose variables are the places that it reads, or as a comparison.
 func (b *planner) program(q *gojq.Query, prefix []jsonscan.Step) piece {
+	if steps, e, ok := equalityOf(q); ok {
+		return piece{kind: equalPiece, slot: b.slot(join(prefix, steps)), equal: e}
+	}
 	r := rewriter{slot: b.slot}
 	q = r.query(q, prefix)
 	names := make([]string, len(r.vars))
@@ -315,6 +321,8 @@ func (p *piece) append(ctx context.Context, s *scratch, in, dst []byte) (_ []byt
 		return s.enc.canonical(dst, in[at.start:at.end]), nil
 	case constPiece:
 		return append(dst, p.text...), nil
+	case equalPiece:
+		return strconv.AppendBool(dst, p.holds(s, in)), nil
 	case objectPiece:
 		dst = append(dst, '{')
 		for i := range p.parts {
@@ -348,6 +356,9 @@ func (p *piece) append(ctx context.Context, s *scratch, in, dst []byte) (_ []byt
 
 // one runs the piece's program, which must give exactly one result.
 func (p *piece) one(ctx context.Context, s *scratch, in []byte) (result any, err error) {
+	if p.kind == equalPiece {
+		return p.holds(s, in), nil
+	}
 	n := 0
 	err = p.run(ctx, s, in, func(v any) (bool, error) {
 		result = v
