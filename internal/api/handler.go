@@ -25,7 +25,6 @@ type Options struct {
 	Auth    config.Auth   // keys of the callers; none lets everybody do everything
 	Server  config.Server // limits; a zero field means the default that config documents
 	Listen  string        // address listened on; on loopback without keys, foreign Host names are refused
-	Env     string
 	Version string
 	Logger  *slog.Logger // failures that are not for the caller, and every request at debug; nil: silent
 

@@ -20,7 +20,7 @@ func (a *App) Start(ctx context.Context) error {
 		return err
 	}
 	handler, err := api.New(a, api.Options{
-		Auth: a.auth(), Server: a.cfg.Server, Listen: a.cfg.Listen, Env: a.cfg.Env, Logger: a.log,
+		Auth: a.auth(), Server: a.cfg.Server, Listen: a.cfg.Listen, Logger: a.log,
 		Metrics: a.metrics.Handler(), Console: console.Handler(), Version: a.opt.Version,
 		Observe: a.metrics.Request, Tracing: a.tracing.Middleware,
 	})
