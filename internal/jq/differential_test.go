@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 
 	"ferry/internal/jsonscan"
@@ -29,11 +31,25 @@ func newReference(t testing.TB, src string) reference {
 }
 
 func (r reference) run(in []byte) (results []string, failure string) {
+	results, failure = r.runOn(in, false)
+	if strings.HasPrefix(failure, "invalid path") {
+		// gojq tells whether a path still leads into its input by comparing values, to which the int 1 and the
+		// json.Number 1 are not the same.
+		return r.runOn(in, true)
+	}
+	return results, failure
+}
+
+// runOn runs the program on the input, with small integers as ints or with all numbers as json.Number.
+func (r reference) runOn(in []byte, ints bool) (results []string, failure string) {
 	d := json.NewDecoder(bytes.NewReader(in))
 	d.UseNumber()
 	var v any
 	if err := d.Decode(&v); err != nil {
 		return nil, "decode: " + err.Error()
+	}
+	if ints {
+		v = withInts(v)
 	}
 	steps := stepContext{Context: context.Background(), left: 200 * stepsPerLook}
 	for iter := r.code.RunWithContext(&steps, v); ; {
@@ -56,6 +72,24 @@ func (r reference) run(in []byte) (results []string, failure string) {
 			return nil, "endless"
 		}
 	}
+}
+
+func withInts(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := strconv.Atoi(v.String()); err == nil && strconv.Itoa(n) == v.String() {
+			return n
+		}
+	case []any:
+		for i := range v {
+			v[i] = withInts(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = withInts(v[k])
+		}
+	}
+	return v
 }
 
 // compare holds a Program against the reference in all its ways to run.
