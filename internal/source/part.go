@@ -64,10 +64,7 @@ func (c *partCursor) progress(k, most int) *progress {
 	}
 	end := len(c.order)
 	if k < len(c.records) {
-		end = 0
-		if k > 0 {
-			end = c.place[k-1] + 1
-		}
+		end = c.place[k] // with what was left out before the first record that is not committed
 	}
 	p := &progress{Count: c.n + end, Sum: c.sum}
 	for _, id := range c.order[:end] {

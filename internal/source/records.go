@@ -64,11 +64,11 @@ type identified struct {
 // identify gives a record its key and id (invariant 3). The id comes from the key and the incremental field's value where
 // both are there, from key and content where only the key is, and from the content alone where no key is configured. The
 // content is the record's bytes as they were sent, white space included.
-func (s *Source) identify(ctx context.Context, data []byte, odd error) (r identified) {
+func (s *Source) identify(ctx context.Context, data []byte, odd *oddity) (r identified) {
 	r.Data = data
 	if odd != nil {
-		r.bad = odd
-		r.ID = record.ID(s.pipeline, "", data)
+		r.bad = odd.reason
+		r.ID = record.ID(s.pipeline, "", odd.version)
 		r.short = shortID(r.ID)
 		return r
 	}

@@ -1,7 +1,9 @@
 package source
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"mime"
@@ -29,15 +31,16 @@ type splitter struct {
 
 // oddity is a record that cannot go on as it is.
 type oddity struct {
-	data   []byte // its first bytes, as a JSON string
-	reason error
+	data    []byte // its first bytes, as a JSON string
+	version []byte // a digest of all of them
+	reason  error
 }
 
-// at gives a span's bytes, and why it cannot go on.
-func (p *splitter) at(sp span) ([]byte, error) {
+// at gives a span's bytes; odd is not nil when it is an oddity.
+func (p *splitter) at(sp span) (data []byte, odd *oddity) {
 	if sp.start < 0 {
-		o := &p.odd[sp.end]
-		return o.data, o.reason
+		odd = &p.odd[sp.end]
+		return odd.data, odd
 	}
 	return p.buf[sp.start:sp.end:sp.end], nil
 }
@@ -64,11 +67,26 @@ func (p *splitter) added() error {
 	return nil
 }
 
-// addOdd takes the value at pos as a record of which only the beginning is kept. pos stays.
-func (p *splitter) addOdd(reason error) error {
-	head := p.buf[p.pos:min(len(p.buf), p.pos+sampleBytes)]
+// addOdd takes the value at pos as a record of which only the beginning is kept, and goes behind it by skip. What is kept,
+// and the id that comes of it, do not depend on how the body arrives (invariant 3).
+func (p *splitter) addOdd(reason error, skip func() error) error {
+	for len(p.buf)-p.pos < sampleBytes && !p.eof {
+		if err := p.fill(1); err != nil {
+			return err
+		}
+	}
+	head := append([]byte(nil), p.buf[p.pos:min(len(p.buf), p.pos+sampleBytes)]...)
+	p.passed = 0
+	p.sum = sha256.New()
+	err := skip()
+	version := p.sum.Sum(nil)
+	p.sum = nil
+	if err != nil {
+		return err
+	}
+	head = bytes.TrimRight(head[:min(int64(len(head)), p.passed)], "\r\n")
 	p.spans = append(p.spans, span{-1, len(p.odd)})
-	p.odd = append(p.odd, oddity{jsonscan.AppendQuote(nil, string(head)), reason})
+	p.odd = append(p.odd, oddity{jsonscan.AppendQuote(nil, string(head)), version, reason})
 	return p.added()
 }
 
@@ -450,14 +468,11 @@ func (p *splitter) element() error {
 		}
 		return p.add(end)
 	case errors.Is(err, errTooLarge):
-		err = p.addOdd(fmt.Errorf("the record is larger than limits.record (%d bytes)", limits.Record))
+		return p.addOdd(fmt.Errorf("the record is larger than limits.record (%d bytes)", limits.Record), p.pass)
 	case errors.Is(err, jsonscan.ErrDepth):
-		err = p.addOdd(fmt.Errorf("the record is nested deeper than limits.depth (%d)", limits.Depth))
+		return p.addOdd(fmt.Errorf("the record is nested deeper than limits.depth (%d)", limits.Depth), p.pass)
 	}
-	if err != nil {
-		return err
-	}
-	return p.pass()
+	return err
 }
 
 func isContainer(c byte) bool { return c == '{' || c == '[' }
@@ -476,9 +491,7 @@ func (p *splitter) lines() error {
 		err := p.element()
 		var syntax *jsonscan.SyntaxError
 		if errors.As(err, &syntax) && p.count > 0 {
-			if err = p.addOdd(fmt.Errorf("the line is not valid JSON: %s", p.s.secrets.text(syntax.Msg))); err == nil {
-				err = p.line()
-			}
+			err = p.addOdd(fmt.Errorf("the line is not valid JSON: %s", p.s.secrets.text(syntax.Msg)), p.line)
 		}
 		if err != nil {
 			return err

@@ -1,7 +1,9 @@
 package source
 
 import (
+	"bytes"
 	"errors"
+	"hash"
 	"io"
 
 	"ferry/internal/jsonscan"
@@ -32,6 +34,8 @@ type window struct {
 	inside bool   // some of them lie in buf
 	hand   func() error
 	read   func(err error) error // explains an error of src
+	passed int64                 // bytes that were passed over
+	sum    hash.Hash             // of them
 }
 
 // fill reads n bytes more, fewer only at the end of the body, and errShort when that has been reached before. It may move
@@ -196,62 +200,90 @@ func (w *window) value(limit int64, depth int) (end int, err error) {
 
 const deepest = 10_000
 
+// skipped notes that the n bytes at pos are passed over.
+func (w *window) skipped(n int) {
+	_, _ = w.sum.Write(w.buf[w.pos : w.pos+n]) // never fails
+	w.pos += n
+	w.passed += int64(n)
+}
+
 // pass goes over the value at pos without holding it, and so without knowing that it is valid: only that its strings end
 // and its brackets fit.
 func (w *window) pass() error {
-	var closing []byte
-	inString, escaped := false, false
-	for first := true; ; {
-		for ; w.pos < len(w.buf); w.pos++ {
-			c := w.buf[w.pos]
-			switch {
-			case escaped:
-				escaped = false
-			case inString:
-				escaped = c == '\\'
-				inString = c != '"'
-			case c == '"':
-				inString = true
-			case c == '{' || c == '[':
-				if len(closing) == deepest {
-					return failf(KindLimit, "a record is nested deeper than %d", deepest)
-				}
-				closing = append(closing, c+2)
-			case c == '}' || c == ']':
-				if len(closing) == 0 { // of what a number or word stands in
-					return nil
-				}
-				if closing[len(closing)-1] != c {
-					return &jsonscan.SyntaxError{Offset: w.pos, Msg: "brackets do not fit"}
-				}
-				closing = closing[:len(closing)-1]
-			case len(closing) == 0 && !first && (c == ',' || c <= ' '):
-				return nil
-			}
-			first = false
-			if len(closing) == 0 && !inString && (c == '"' || c == '}' || c == ']') {
-				w.pos++
-				return nil
-			}
+	v := passing{first: true}
+	for {
+		n, done, err := v.over(w.buf[w.pos:])
+		w.skipped(n)
+		if done || err != nil {
+			return err
 		}
 		if err := w.fill(1); err != nil {
 			return err
 		}
-		if w.eof && w.pos == len(w.buf) && len(closing) == 0 && !inString {
-			return nil // a number at the end of the body
+		if w.eof && w.pos == len(w.buf) && v.complete() {
+			return nil
 		}
 	}
+}
+
+// passing is the state of passing over a value.
+type passing struct {
+	closing           []byte // brackets that are open
+	inString, escaped bool
+	first             bool
+}
+
+// complete says whether a number or word may end here.
+func (v *passing) complete() bool { return len(v.closing) == 0 && !v.inString }
+
+// over goes on in b, and says how far, and whether the value ends there.
+func (v *passing) over(b []byte) (n int, done bool, err error) {
+	for i, c := range b {
+		first := v.first
+		v.first = false
+		switch {
+		case v.escaped:
+			v.escaped = false
+		case v.inString:
+			v.escaped = c == '\\'
+			if c == '"' {
+				v.inString = false
+				if v.complete() {
+					return i + 1, true, nil
+				}
+			}
+		case c == '"':
+			v.inString = true
+		case c == '{' || c == '[':
+			if len(v.closing) == deepest {
+				return i, false, failf(KindLimit, "a record is nested deeper than %d", deepest)
+			}
+			v.closing = append(v.closing, c+2)
+		case c == '}' || c == ']':
+			if len(v.closing) == 0 { // of what the value stands in
+				return i, true, nil
+			}
+			if v.closing[len(v.closing)-1] != c {
+				return i, false, failf(KindContent, "the body is not valid JSON: in a record that is passed over, brackets do not fit")
+			}
+			if v.closing = v.closing[:len(v.closing)-1]; v.complete() {
+				return i + 1, true, nil
+			}
+		case len(v.closing) == 0 && !first && (c == ',' || c <= ' '):
+			return i, true, nil
+		}
+	}
+	return len(b), false, nil
 }
 
 // line goes behind the end of the present line. errShort: the body ends before it.
 func (w *window) line() error {
 	for {
-		for ; w.pos < len(w.buf); w.pos++ {
-			if w.buf[w.pos] == '\n' {
-				w.pos++
-				return nil
-			}
+		if n := bytes.IndexByte(w.buf[w.pos:], '\n'); n >= 0 {
+			w.skipped(n + 1)
+			return nil
 		}
+		w.skipped(len(w.buf) - w.pos)
 		if err := w.fill(1); err != nil {
 			return err
 		}

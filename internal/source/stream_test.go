@@ -1,0 +1,388 @@
+package source
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+
+	"ferry/internal/config"
+	"ferry/internal/record"
+)
+
+// wide is a record with an id and a weight of about 1 KB.
+func wide(id int) string {
+	return fmt.Sprintf(`{"id":%d,"pad":"%s"}`, id, strings.Repeat("x", 1000))
+}
+
+func widePage(from, to int) string {
+	var b strings.Builder
+	b.WriteString(`{"before":{"a":[1,2]},"data":[`)
+	for i := from; i < to; i++ {
+		if i > from {
+			b.WriteString(" ,\n")
+		}
+		b.WriteString(wide(i))
+	}
+	b.WriteString(`],"after":{"next":null}}`)
+	return b.String()
+}
+
+// slowly writes in pieces that end anywhere, to show that no boundary matters.
+func slowly(w io.Writer, s string, piece int) {
+	for len(s) > 0 {
+		n := min(piece, len(s))
+		_, _ = io.WriteString(w, s[:n])
+		s = s[n:]
+	}
+}
+
+func TestLargePageComesInParts(t *testing.T) {
+	const n = 5000
+	body := widePage(0, n)
+	for _, known := range []bool{true, false} {
+		url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", jsonType)
+			if known {
+				w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+			}
+			slowly(w, body, 77_777)
+		})
+		s := open(t, config.Source{Base: url, Records: ".data[]", Key: ".id", Paginate: config.Paginate{NextURL: ".after.next"}}, Options{})
+		p := readAll(t, s, nil)
+		if len(p.data) != n || p.pages != 1 || p.parts < 4 || p.parts > 6 {
+			t.Fatalf("known length %t: %d records in %d parts", known, len(p.data), p.parts)
+		}
+		for i, d := range p.data {
+			if d != wide(i) {
+				t.Fatalf("record %d is %.40s", i, d)
+			}
+		}
+	}
+}
+
+func TestPageOfKnownSizeIsOnePart(t *testing.T) {
+	body := widePage(0, 1800) // more than a part, less than two
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		_, _ = io.WriteString(w, body)
+	})
+	p := readAll(t, open(t, config.Source{Base: url, Records: ".data[]"}, Options{}), nil)
+	if len(p.data) != 1800 || p.parts != 1 {
+		t.Errorf("%d records in %d parts, want 1800 in 1", len(p.data), p.parts)
+	}
+}
+
+func TestManySmallRecordsComeInParts(t *testing.T) {
+	url := serve(t, reply(jsonType, "["+strings.Repeat("1,", 99_999)+"1]"))
+	for part, err := range open(t, config.Source{Base: url}, Options{}).Read(t.Context(), nil) {
+		if err != nil || len(part.Records) > partRecords || part.Bytes < 100*len(part.Records) {
+			t.Fatalf("%d records, %d bytes, %v", len(part.Records), part.Bytes, err)
+		}
+	}
+}
+
+// Wherever the pieces of a body end, its records are the same.
+func TestPiecesDoNotMatter(t *testing.T) {
+	bodies := map[string]string{
+		jsonType:               ` {"a" : "x\u0041\\\"" , "data":[ {"id":1,"s":"é\ud83d\ude00"}, -12.5e+3 ,"[{", [ ] , true, null , 7 ] , "b":[{}] } `,
+		"application/x-ndjson": "{\"id\":1}\n-12.5\n\"é\\\"\"\n{\"x\":tru}\n[]{}true\n null \n12",
+	}
+	for contentType, body := range bodies {
+		want := []string(nil)
+		for piece := len(body); piece > 0; piece-- {
+			s := open(t, config.Source{Base: "http://localhost", Records: ".data[]", Paginate: config.Paginate{NextURL: ".zz"}}, Options{})
+			if contentType != jsonType {
+				s = open(t, config.Source{Base: "http://localhost"}, Options{})
+			}
+			p := &splitter{s: s}
+			p.src = &pieces{s: body, n: piece}
+			p.read = func(err error) error { return err }
+			if err := p.split(t.Context(), contentType); err != nil {
+				t.Fatalf("pieces of %d: %v", piece, err)
+			}
+			var got []string
+			for _, sp := range p.spans {
+				b, odd := p.at(sp)
+				got = append(got, fmt.Sprint(string(b), odd == nil, p.s.identify(t.Context(), b, odd).ID))
+			}
+			got = append(got, string(p.envelope))
+			if want == nil {
+				want = got
+				if len(want) != 8 && len(want) != 10 {
+					t.Fatalf("got %q", got)
+				}
+			}
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Fatalf("pieces of %d:\n got %q\nwant %q", piece, got, want)
+			}
+		}
+	}
+}
+
+// pieces gives a text n bytes at a time.
+type pieces struct {
+	s string
+	n int
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if p.s == "" {
+		return 0, io.EOF
+	}
+	n := copy(b[:min(len(b), p.n)], p.s)
+	p.s = p.s[n:]
+	return n, nil
+}
+
+// A record beyond the limit is passed over in a stream: neither it nor the page is held.
+func TestHugeRecordIsPassedOver(t *testing.T) {
+	const huge = 40 << 20
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"data":[{"id":0},{"id":1,"x":["\"]}`)
+		chunk := []byte(strings.Repeat(`{}[]\\\",`, 8000))
+		for n := 0; n < huge; n += len(chunk) {
+			_, _ = w.Write(chunk)
+		}
+		_, _ = io.WriteString(w, `"]},{"id":2}]}`)
+	})
+	s := open(t, config.Source{Base: url, Records: ".data[]", Key: ".id", Limits: config.SourceLimits{Record: 1 << 20}}, Options{})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	p := readAll(t, s, nil)
+	runtime.ReadMemStats(&after)
+	if len(p.data) != 3 || p.data[0] != `{"id":0}` || p.data[2] != `{"id":2}` || len(p.bad) != 1 {
+		t.Fatalf("%d records, bad %q", len(p.data), p.bad)
+	}
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > huge/2 {
+		t.Errorf("%d bytes were allocated for a record of %d that is thrown away", grown, huge)
+	}
+}
+
+// A page of any size costs a bounded amount of memory (invariant 7).
+func TestMemoryIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads 100 MB")
+	}
+	const size = 100 << 20
+	line := []byte("," + wide(1))
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"data":[1`)
+		for n := 0; n < size; n += len(line) {
+			_, _ = w.Write(line)
+		}
+		_, _ = io.WriteString(w, `]}`)
+	})
+	s := open(t, config.Source{Base: url, Records: ".data[]"}, Options{})
+	var m runtime.MemStats
+	most, parts := uint64(0), 0
+	for part, err := range s.Read(t.Context(), nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if part.Bytes > 4<<20 {
+			t.Fatalf("a part of %d bytes", part.Bytes)
+		}
+		if parts++; parts%10 == 0 {
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			most = max(most, m.HeapAlloc)
+		}
+	}
+	if most > 20<<20 {
+		t.Errorf("%d bytes of heap are in use while reading", most)
+	}
+}
+
+// broken serves a page of records and cuts it after each of the given lengths, one after the other; then it serves all.
+func broken(page func(try int) string, cuts ...int) http.HandlerFunc {
+	try := 0
+	return func(w http.ResponseWriter, _ *http.Request) {
+		body := page(try)
+		w.Header().Set("Content-Type", jsonType)
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		if try < len(cuts) {
+			body = body[:cuts[try]]
+		}
+		try++
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// A page whose connection breaks is asked for again, and goes on behind the parts that were handed over: within one Read,
+// with each record once and in order (invariants 3, 4), and counted once (invariant 5).
+func TestReadGoesOnAfterABreak(t *testing.T) {
+	for _, n := range []int{4000, 9000} { // by ids, and by count and digest
+		same := func(int) string { return widePage(0, n) }
+		s := open(t, quick(config.Source{Base: serve(t, broken(same, 2_500_000, 3_600_000, 100)), Records: ".data[]", Retries: 5}), Options{})
+		p := readAll(t, s, nil)
+		if len(p.data) != n || p.seen != 0 || p.pages != 1 || len(p.warnings) != 0 {
+			t.Fatalf("%d records, %d seen, %d pages, warnings %q", len(p.data), p.seen, p.pages, p.warnings)
+		}
+		for i, d := range p.data {
+			if d != wide(i) {
+				t.Fatalf("record %d is %.40s", i, d)
+			}
+		}
+	}
+}
+
+// A crash in the middle of a page, after any number of its records: the next run reads the page again and gives the rest.
+func TestPartCommittedPage(t *testing.T) {
+	const n = 9000
+	page := widePage(0, n)
+	url := serve(t, reply(jsonType, page))
+	s := open(t, config.Source{Base: url, Records: ".data[]"}, Options{})
+	for _, commits := range []int{1, 1000, 3999, 4000, 4001, 6500, n - 1} {
+		cursor := commitSome(t, s, nil, commits)
+		p := readAll(t, s, cursor)
+		if p.seen != commits || len(p.data) != n-commits || p.data[0] != wide(commits) || len(p.warnings) != 0 {
+			t.Errorf("after %d: %d seen, %d records, warnings %q", commits, p.seen, len(p.data), p.warnings)
+		}
+		// And a crash in that run too.
+		more := min(700, n-commits-1)
+		cursor = commitSome(t, s, cursor, more)
+		p = readAll(t, s, cursor)
+		if p.seen != commits+more || len(p.data) != n-commits-more {
+			t.Errorf("after %d and %d: %d seen, %d records, warnings %q", commits, more, p.seen, len(p.data), p.warnings)
+		}
+	}
+}
+
+// commitSome reads from the cursor and stops once n records are committed; it returns the cursor of that moment.
+func commitSome(t *testing.T, s *Source, from record.Cursor, n int) record.Cursor {
+	t.Helper()
+	for part, err := range s.Read(t.Context(), from) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n <= len(part.Records) {
+			c := part.After(n)
+			if len(c) > maxCursor {
+				t.Errorf("the cursor has %d bytes", len(c))
+			}
+			return c
+		}
+		n -= len(part.Records)
+	}
+	t.Fatal("there are not so many records")
+	return nil
+}
+
+// A page that has moved since a part of it was committed loses nothing. While the committed ids are known one by one
+// nothing comes twice either; by count and digest the whole page comes again, and says so.
+func TestPartCommittedPageMoves(t *testing.T) {
+	page := ""
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, page) })
+	s := open(t, config.Source{Base: url, Records: ".data[]"}, Options{})
+
+	page = widePage(0, 3000)
+	cursor := commitSome(t, s, nil, 2000)
+	page = strings.Replace(widePage(500, 3000), `"data":[`, `"data":[{"id":-1},`, 1) // some gone, one new in front
+	p := readAll(t, s, cursor)
+	if len(p.data) != 1001 || p.data[0] != `{"id":-1}` || p.data[1] != wide(2000) || p.seen != 1500 || len(p.warnings) != 0 {
+		t.Errorf("%d records, %d seen, warnings %q", len(p.data), p.seen, p.warnings)
+	}
+
+	page = widePage(0, 6000)
+	cursor = commitSome(t, s, nil, 5000)
+	page = widePage(1, 6000)
+	p = readAll(t, s, cursor)
+	if len(p.data) != 5999 || p.seen != 0 || strings.Join(p.warnings, "") != "the page changed while it was being committed; up to 5000 records come twice, with the same ids" {
+		t.Errorf("%d records, %d seen, warnings %q", len(p.data), p.seen, p.warnings)
+	}
+
+	page = widePage(0, 3) // shrunk below what was committed
+	p = readAll(t, s, cursor)
+	if len(p.data) != 3 || len(p.warnings) != 1 {
+		t.Errorf("%d records, %d seen, warnings %q", len(p.data), p.seen, p.warnings)
+	}
+}
+
+func TestCallerMayStop(t *testing.T) {
+	url := serve(t, reply(jsonType, widePage(0, 5000)))
+	s := open(t, config.Source{Base: url, Records: ".data[]", Retries: 3}, Options{})
+	parts := 0
+	for _, err := range s.Read(t.Context(), nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts++
+		break
+	}
+	if parts != 1 {
+		t.Errorf("%d parts after a break", parts)
+	}
+}
+
+func TestSplitPushedBodies(t *testing.T) {
+	s := open(t, config.Source{Base: "http://localhost", Records: ".data[]", Key: ".id"}, Options{})
+	for _, c := range []struct{ contentType, body, want, err string }{
+		{jsonType, ` {"id":1,"data":[2]} `, `{"id":1,"data":[2]}`, ""},
+		{jsonType, `[{"id":1},{"id":2}]`, `{"id":1} {"id":2}`, ""},
+		{jsonType, `[]`, ``, ""},
+		{"application/x-ndjson", "{\"id\":1}\n{\"id\":2}\n", `{"id":1} {"id":2}`, ""},
+		{"", `{"id":1}`, `{"id":1}`, ""},
+		{"text/html", `<p>`, ``, "content: the body is text/html, not JSON; it begins with: <p>"},
+		{jsonType, ``, ``, "content: the body is empty"},
+		{jsonType, `{"id":1`, ``, "content: the body ends in the middle of its JSON, after 7 bytes"},
+		{jsonType, `{"id":1}{}`, ``, "content: something follows the page's JSON at byte 8: {}"},
+	} {
+		part, err := s.Split(c.contentType, []byte(c.body))
+		var p pull
+		if p.take(t, record.Part{Records: part.Records, Bad: part.Bad, After: func(int) record.Cursor { return nil }}); strings.Join(p.data, " ") != c.want {
+			t.Errorf("%s: got %v", c.body, p.data)
+		}
+		if (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
+			t.Errorf("%s: error %v, want %s", c.body, err, c.err)
+		}
+	}
+	// The same record has the same id, pushed or read.
+	part, err := s.Split(jsonType, []byte(`{"id":7,"a":1}`))
+	if err != nil || part.Records[0].ID != record.ID("p", "7", []byte(`{"id":7,"a":1}`)) || part.Records[0].Key != "7" {
+		t.Errorf("%+v, %v", part.Records, err)
+	}
+}
+
+func FuzzLines(f *testing.F) {
+	f.Add([]byte("{\"a\":1}\n[2]\n\"x\"\n"), 3)
+	f.Add([]byte("{\"a\":1}\nnope\n{\"a\":"), 1)
+	f.Add([]byte("1{}[[[[[[1]]]]]]\n\xff\n2"), 2)
+	s, err := New(config.Source{Base: "http://localhost", Format: "ndjson", Limits: config.SourceLimits{Record: 64, Depth: 4}}, Options{Pipeline: "p"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, body []byte, piece int) {
+		// In pieces or at once: the same records or the same kind of failure.
+		run := func(src io.Reader) (records [][]byte, kind Kind) {
+			p := &splitter{s: s}
+			p.src = src
+			p.read = func(err error) error { return err }
+			err := p.split(t.Context(), "")
+			var e *Error
+			if errors.As(err, &e) {
+				return nil, e.Kind
+			} else if err != nil {
+				t.Fatalf("%v is no *Error", err)
+			}
+			for _, sp := range p.spans {
+				b, odd := p.at(sp)
+				if odd == nil {
+					records = append(records, b)
+				} else {
+					records = append(records, b, odd.version)
+				}
+			}
+			return records, ""
+		}
+		all, kind := run(bytes.NewReader(body))
+		some, kind2 := run(&pieces{s: string(body), n: max(1, piece%50)})
+		if kind != kind2 || fmt.Sprintf("%q", all) != fmt.Sprintf("%q", some) {
+			t.Fatalf("%q: %q %s, in pieces %q %s", body, all, kind, some, kind2)
+		}
+	})
+}
