@@ -133,8 +133,11 @@ func checkGenerated(t testing.TB, g generator, n int) (compiled, planned bool) {
 }
 
 func TestGenerated(t *testing.T) {
-	compiled, planned := 0, 0
-	for seed := range uint64(4000) {
+	compiled, planned, programs := 0, 0, uint64(4000)
+	if raceEnabled {
+		programs = 1500
+	}
+	for seed := range programs {
 		c, p := checkGenerated(t, newGenerator(seed), 8)
 		if c {
 			compiled++
@@ -144,7 +147,7 @@ func TestGenerated(t *testing.T) {
 		}
 	}
 	t.Logf("%d programs, %d of them with a plan", compiled, planned)
-	if compiled < 1000 || planned < 200 {
+	if uint64(compiled) < programs/2 || uint64(planned) < programs/10 {
 		t.Error("the generator makes too few programs that compile, or too few with a plan")
 	}
 }
