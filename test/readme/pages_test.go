@@ -78,6 +78,103 @@ func TestRooms(t *testing.T) {
 	}
 }
 
+// TestConfigurations: every configuration that a page shows holds. Those that name secrets get some.
+func TestConfigurations(t *testing.T) {
+	checked := 0
+	for _, name := range pages {
+		blocks, err := blocksOf(read(t, name))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, b := range blocks {
+			if b.language != "yaml" || b.what != "" && b.what != "config" {
+				continue
+			}
+			checked++
+			s := newStranger(t)
+			if err := os.WriteFile(filepath.Join(s.dir, "ferry.yaml"), []byte(b.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cmd, err := s.command(t.Context(), []string{"ferry", "check"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range reference.FindAllStringSubmatch(b.text, -1) {
+				cmd.Env = append(cmd.Env, m[1]+"=a-secret-of-sixteen-letters-or-more")
+			}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s:%d: the configuration does not hold: %v\n%s", name, b.line, err, out)
+			}
+		}
+	}
+	if checked == 0 {
+		t.Error("no page shows a configuration")
+	}
+}
+
+var (
+	reference   = regexp.MustCompile(`\$\{([A-Z_]+)\}`)
+	invoked     = regexp.MustCompile(`(?m)(?:^|[ (])(?:go run \./cmd/)?ferry ([a-z]+)(?: (list|replay|get|set|reset))?\b([^\n]*)`)
+	flagged     = regexp.MustCompile(` --?([a-z][a-z-]*)`)
+	commandLine = regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`)
+)
+
+// TestCommands: the commands and flags that the pages type exist, and the README lists every command that there is.
+func TestCommands(t *testing.T) {
+	help := func(words ...string) string {
+		cmd := exec.CommandContext(t.Context(), ferry, append(words, "--help")...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("ferry %s --help: %v\n%s", strings.Join(words, " "), err, out)
+		}
+		return string(out)
+	}
+	all := commandLine.FindAllStringSubmatch(help(), -1)
+	if len(all) < 10 {
+		t.Fatalf("ferry --help lists %d commands", len(all))
+	}
+	readme, names := read(t, "README.md"), map[string]bool{}
+	for _, m := range all {
+		names[m[1]] = true
+		if m[1] != "help" && m[1] != "completion" && !strings.Contains(readme, "`ferry "+m[1]) && !strings.Contains(readme, "`"+m[1]+"`") {
+			t.Errorf("README.md does not list ferry %s", m[1])
+		}
+	}
+	typed := 0
+	for _, name := range pages {
+		blocks, err := blocksOf(read(t, name))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, b := range blocks {
+			if b.language != "sh" {
+				continue
+			}
+			for _, m := range invoked.FindAllStringSubmatch(b.text, -1) {
+				words := []string{m[1]}
+				if m[2] != "" {
+					words = append(words, m[2])
+				}
+				if !names[m[1]] {
+					t.Errorf("%s:%d: there is no command ferry %s", name, b.line, m[1])
+					continue
+				}
+				typed++
+				text := help(words...)
+				line, _, _ := strings.Cut(m[3], " #")
+				for _, f := range flagged.FindAllStringSubmatch(line, -1) {
+					if !strings.Contains(text, "-"+f[1]) {
+						t.Errorf("%s:%d: ferry %s has no flag %s", name, b.line, strings.Join(words, " "), f[0])
+					}
+				}
+			}
+		}
+	}
+	if typed < 10 {
+		t.Errorf("the pages type %d commands; the test has lost them", typed)
+	}
+}
+
 var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"`)
 	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -68,23 +69,42 @@ func TestFirstMinute(t *testing.T) {
 
 // stranger is somebody with a fresh clone and the README.
 type stranger struct {
-	binary string
-	dir    string // what a command finds in its working directory
-	url    string // of the running service
-	said   string // what the last command wrote to its standard output
+	dir  string // what a command finds in its working directory
+	url  string // of the running service
+	said string // what the last command wrote to its standard output
+}
+
+// ferry is the binary under test, built once.
+var ferry string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "ferry-readme")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	ferry = filepath.Join(dir, "ferry")
+	if runtime.GOOS == "windows" {
+		ferry += ".exe"
+	}
+	build := exec.Command("go", "build", "-o", ferry, "./cmd/ferry")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
 }
 
 func newStranger(t *testing.T) *stranger {
 	t.Helper()
-	s := &stranger{dir: t.TempDir(), binary: filepath.Join(t.TempDir(), "ferry")}
-	if runtime.GOOS == "windows" {
-		s.binary += ".exe"
-	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", s.binary, "./cmd/ferry")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	s := &stranger{dir: t.TempDir()}
 	if err := os.CopyFS(filepath.Join(s.dir, "examples"), os.DirFS(filepath.Join(root, "examples"))); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +122,7 @@ func (s *stranger) command(ctx context.Context, words []string) (*exec.Cmd, erro
 	default:
 		return nil, fmt.Errorf("the test knows curl, ferry and go run ./cmd/ferry, not %q", words)
 	}
-	cmd := exec.CommandContext(ctx, s.binary, words...)
+	cmd := exec.CommandContext(ctx, ferry, words...)
 	cmd.Dir = s.dir
 	for _, name := range []string{"HOME", "PATH", "TMPDIR", "TEMP", "TMP", "SystemRoot", "USERPROFILE", "LOCALAPPDATA"} {
 		if v, ok := os.LookupEnv(name); ok {
@@ -178,7 +198,7 @@ func (s *stranger) run(t *testing.T, b block) {
 		if words[0] == "curl" {
 			s.said, err = s.curl(ctx, words[1:])
 		} else {
-			s.said, err = s.ferry(ctx, words)
+			s.said, err = s.call(ctx, words)
 		}
 		if err != nil {
 			t.Fatalf("README.md:%d: %s: %v", b.line, line, err)
@@ -186,7 +206,7 @@ func (s *stranger) run(t *testing.T, b block) {
 	}
 }
 
-func (s *stranger) ferry(ctx context.Context, words []string) (string, error) {
+func (s *stranger) call(ctx context.Context, words []string) (string, error) {
 	cmd, err := s.command(ctx, words)
 	if err != nil {
 		return "", err
