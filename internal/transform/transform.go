@@ -4,10 +4,11 @@
 package transform
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"sync"
 
 	"ferry/internal/config"
 	"ferry/internal/jq"
@@ -32,8 +33,29 @@ type Options struct {
 
 // Transform is a pipeline's steps, compiled. Safe for concurrent use. The zero Transform passes every record on.
 type Transform struct {
-	steps []step
-	guard *jq.Guard
+	steps   []step
+	guard   *jq.Guard
+	buffers sync.Pool // of *buffer
+}
+
+// buffer takes the results of a map before their size is known.
+type buffer struct {
+	data []byte
+	ends []int
+}
+
+func (t *Transform) buffer() *buffer {
+	if b, ok := t.buffers.Get().(*buffer); ok {
+		return b
+	}
+	return new(buffer)
+}
+
+// release gives a buffer back unless it is uncommonly large.
+func (t *Transform) release(b *buffer) {
+	if cap(b.data) <= 1<<20 {
+		t.buffers.Put(b)
+	}
 }
 
 // step has exactly one of its parts.
@@ -127,7 +149,7 @@ func (t *Transform) Apply(ctx context.Context, in record.Record, out []record.Re
 	if t.guard == nil {
 		return t.apply(ctx, in, out)
 	}
-	in.Data = slices.Clone(in.Data) // a run past its time may still read it
+	in.Data = bytes.Clone(in.Data) // a run past its time may still read it
 	results, err := jq.Guarded(ctx, t.guard, func(ctx context.Context) ([]record.Record, error) {
 		return t.apply(ctx, in, nil)
 	})
@@ -173,37 +195,44 @@ func (w *walk) from(i int, r record.Record) error {
 				return &Error{Stage: StageSchema, Step: i, Path: path, Err: err}
 			}
 		default:
-			data, ends, err := s.mapping.Append(w.ctx, nil, nil, r.Data)
-			if err != nil {
-				return w.failed(StageMap, i, err)
+			done, err := w.mapped(i, s.mapping, &r)
+			if done || err != nil {
+				return err
 			}
-			if w.size += len(data); w.size > jq.MaxOutput {
-				return &Error{Stage: StageMap, Step: i, Err: jq.ErrTooLarge}
-			}
-			if len(ends) != 1 {
-				return w.fan(i+1, r, data, ends)
-			}
-			r.Data = data
 		}
 	}
 	w.out = append(w.out, r)
 	return nil
 }
 
-// fan carries the several results of a map, or none, through the steps from the i-th on.
-func (w *walk) fan(i int, r record.Record, data []byte, ends []int) error {
+// mapped runs the map that is step i. A single result takes the place of r's data; several, or none, are carried through
+// the rest of the steps here, and r is done with.
+func (w *walk) mapped(i int, program *jq.Program, r *record.Record) (done bool, err error) {
+	b := w.t.buffer()
+	defer w.t.release(b)
+	if b.data, b.ends, err = program.Append(w.ctx, b.data[:0], b.ends[:0], r.Data); err != nil {
+		return false, w.failed(StageMap, i, err)
+	}
+	if w.size += len(b.data); w.size > jq.MaxOutput {
+		return false, &Error{Stage: StageMap, Step: i, Err: jq.ErrTooLarge}
+	}
+	data := bytes.Clone(b.data)
+	if len(b.ends) == 1 {
+		r.Data = data
+		return false, nil
+	}
 	id, start := r.ID, 0
-	for k, end := range ends {
+	for k, end := range b.ends {
 		r.ID, r.Data = record.SubID(id, k), data[start:end:end]
-		if err := w.from(i, r); err != nil {
-			return err
+		if err := w.from(i+1, *r); err != nil {
+			return true, err
 		}
 		if len(w.out) > w.most {
-			return &Error{Stage: StageMap, Step: i - 1, Err: jq.ErrTooMany}
+			return true, &Error{Stage: StageMap, Step: i, Err: jq.ErrTooMany}
 		}
 		start = end
 	}
-	return nil
+	return true, nil
 }
 
 // failed tells the record's fault from the context's end.

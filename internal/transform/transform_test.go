@@ -294,3 +294,20 @@ func BenchmarkSchema(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkMap(b *testing.B) {
+	tr, err := New([]config.Step{where(`.status != "draft"`), mapping(`{id, customer: .customer.email, total: (.lines | map(.price * .qty) | add)}`)}, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	in := record.Record{ID: "r", Data: []byte(`{"id":17,"status":"open","customer":{"email":"a@example.com","name":"` + strings.Repeat("name ", 130) +
+		`"},"lines":[{"sku":"a","qty":2,"price":1.25},{"sku":"b","qty":1,"price":0.5}]}`)}
+	b.SetBytes(int64(len(in.Data)))
+	b.ReportAllocs()
+	var out []record.Record
+	for b.Loop() {
+		if out, err = tr.Apply(b.Context(), in, out[:0]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
