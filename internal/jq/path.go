@@ -1,7 +1,6 @@
 package jq
 
 import (
-	"fmt"
 	"iter"
 	"math"
 	"strconv"
@@ -175,5 +174,3 @@ func stepOf(x *gojq.Index) (jsonscan.Step, bool) {
 	}
 	return jsonscan.Step{}, false
 }
-
-var _ fmt.Stringer = Path{}
