@@ -29,6 +29,8 @@ func TestPagesInABrowser(t *testing.T) {
 	server := httptest.NewServer(h)
 	defer server.Close()
 	defer h.Stop()
+	guarded := httptest.NewServer(newHandler(t, &fake{}, Options{Auth: keys(), Console: console.Handler()}))
+	defer guarded.Close()
 
 	t.Run("a foreign request is seen", func(t *testing.T) {
 		page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -43,13 +45,14 @@ func TestPagesInABrowser(t *testing.T) {
 			}
 		}
 	})
-	for path, want := range map[string][]string{
-		"/docs":  {"Start a run", "/v1/pipelines/{name}/runs", "9.9.9"},
-		"/redoc": {"Start a run", "Replay dead letters", "9.9.9"},
-		"/":      {"orders", "every 5m0s", "succeeded", "9,940", "9.9.9"},
+	for address, want := range map[string][]string{
+		server.URL + "/docs":  {"Start a run", "/v1/pipelines/{name}/runs", "9.9.9"},
+		server.URL + "/redoc": {"Start a run", "Replay dead letters", "9.9.9"},
+		server.URL + "/":      {"orders", "every 5m0s", "succeeded", "9,940", "9.9.9"},
+		guarded.URL + "/":     {`<dialog id="ask" open`},
 	} {
-		t.Run("GET "+path, func(t *testing.T) {
-			dom, foreign := render(t, browser, server.URL+path)
+		t.Run(strings.TrimPrefix(address, "http://127.0.0.1:"), func(t *testing.T) {
+			dom, foreign := render(t, browser, address)
 			for _, text := range want {
 				if !strings.Contains(dom, text) {
 					t.Errorf("%q is not on the page (%d bytes of DOM)", text, len(dom))

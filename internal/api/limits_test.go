@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -310,50 +311,29 @@ func TestReceiveWaits(t *testing.T) {
 	})
 }
 
-// TestDrain: readyz turns red, everything else goes on (invariant 10).
-func TestDrain(t *testing.T) {
-	h := newHandler(t, &fake{}, Options{})
-	if w := do(h, "GET", "/readyz", ""); w.Code != 200 {
-		t.Fatalf("before = %d", w.Code)
+// TestManyAtOnce: answers do not get mixed up, also with tracing around the handler.
+func TestManyAtOnce(t *testing.T) {
+	type mark struct{}
+	svc := &fake{process: func(ctx context.Context, pipeline string) (Processed, error) {
+		id, caller := RequestInfo(ctx)
+		return Processed{Data: json.RawMessage(fmt.Sprintf(`"%s %s %s %v"`, pipeline, id, caller, ctx.Value(mark{})))}, nil
+	}}
+	h := newHandler(t, svc, Options{Auth: keys(), Tracing: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), mark{}, r.Header.Get("Traceparent"))))
+		})
+	}})
+	var group sync.WaitGroup
+	for i := range 20 {
+		group.Go(func() {
+			for j := range 50 {
+				id := fmt.Sprintf("id-%d-%d", i, j)
+				w := do(h, "POST", "/v1/pipelines/orders/process", "", "X-Request-Id: "+id, "X-API-Key: "+keyFor(roleRun), "Traceparent: t-"+id)
+				if want := fmt.Sprintf(`{"message":"Data processed","data":"orders %s the run t-%s"}`+"\n", id, id); w.Body.String() != want {
+					t.Errorf("answer = %s, want %s", w.Body, want)
+				}
+			}
+		})
 	}
-	h.Drain()
-	if w := do(h, "GET", "/readyz", ""); w.Code != 503 || problemIn(t, w).Code() != CodeStopping {
-		t.Errorf("draining = %d %s", w.Code, w.Body)
-	}
-	for _, target := range []string{"/livez", "/process", "/v1/pipelines"} {
-		if w := do(h, "GET", target, ""); w.Code != 200 {
-			t.Errorf("GET %s while draining = %d", target, w.Code)
-		}
-	}
-	h.Stop()
-	h.Stop()
-	if w := do(h, "GET", "/process", ""); w.Code != 200 {
-		t.Errorf("GET /process after Stop = %d", w.Code)
-	}
-}
-
-func TestNotReady(t *testing.T) {
-	tests := []struct {
-		err    error
-		code   Code
-		detail string
-	}{
-		{&Error{Code: CodeQueue, Detail: "The queue does not answer."}, CodeQueue, "The queue does not answer."},
-		{&Error{Code: CodeInternal, Detail: "No lease."}, CodeNotReady, "No lease."},
-		{fmt.Errorf("dial hunter2"), CodeNotReady, "The check failed. The log tells why."},
-	}
-	for _, tt := range tests {
-		h := newHandler(t, &fake{ready: func(context.Context) error { return tt.err }}, Options{})
-		w := do(h, "GET", "/readyz", "")
-		if p := problemIn(t, w); w.Code != 503 || p.Code() != tt.code || p.Detail != tt.detail {
-			t.Errorf("%v: %d %s", tt.err, w.Code, w.Body)
-		}
-	}
-	synctest.Test(t, func(t *testing.T) {
-		h := newHandler(t, &fake{ready: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}, Options{})
-		start := time.Now()
-		if w := do(h, "GET", "/readyz", ""); w.Code != 503 || time.Since(start) != readyPatience {
-			t.Errorf("a check that hangs = %d after %s", w.Code, time.Since(start))
-		}
-	})
+	group.Wait()
 }

@@ -6,6 +6,7 @@ const pipelines = new Map();
 const runs = new Map();
 const mostRuns = 25;
 let asking = null;
+let declined = false;
 
 class Problem extends Error {
   constructor(status, text) { super(text); this.status = status; }
@@ -19,7 +20,7 @@ function headers() {
 async function request(path, options = {}) {
   for (;;) {
     const answer = await fetch(path, { ...options, headers: { ...headers(), ...options.headers }, cache: "no-store" });
-    if (answer.status === 401 && await askKey()) continue;
+    if (answer.status === 401 && !declined && await askKey()) continue;
     if (answer.ok) return answer;
     const p = await answer.json().catch(() => ({}));
     throw new Problem(answer.status, p.detail || p.title || `${answer.status} ${answer.statusText}`);
@@ -40,6 +41,7 @@ function askKey() {
       const key = $("ask-key").value.trim();
       const given = dialog.returnValue === "ok" && key !== "";
       if (given) sessionStorage.setItem("ferry-key", key);
+      declined = !given; // ask again only when the person wants to
       resolve(given);
     }, { once: true });
     dialog.showModal();
@@ -203,6 +205,7 @@ async function live() {
   }
 }
 
+$("key").hidden = !sessionStorage.getItem("ferry-key");
 $("key").addEventListener("click", askKey);
 fetch("/livez").then((a) => a.json()).then((a) => { $("version").textContent = a.version; }).catch(() => {});
 setInterval(draw, 15000); // "5 minutes ago" moves on
