@@ -15,8 +15,8 @@ import (
 // probeSize is how much must fit on the disk before a server that ran out of space is restarted.
 const probeSize = 4 << 20
 
-// Healthy returns nil when the server can take writes, otherwise why not. It does not block and is cheap: it tells
-// what the last check found, and looks anew at most once in a while.
+// Healthy returns nil when the server can take writes, otherwise why not: what the last check found, at most
+// Options.CheckEvery ago. It does not block.
 func (s *Server) Healthy() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -40,9 +40,15 @@ func health(ns *server.Server) error {
 	return errors.New(strings.TrimSuffix(h.Error, "."))
 }
 
-// watch checks the health now and then. A stream that met a write error (a full disk) refuses everything from then
-// on, also when space is back; only a restart of the server helps. So once the disk takes writes again, the server is
-// restarted.
+// wedged tells the failures that only a restart ends: a stream that met a write error refuses everything from then on,
+// and so does a server that has switched its storage off. Others are left alone: a stream that is just being made, for
+// one, looks as if it could not be recovered.
+func wedged(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "write error") || strings.Contains(err.Error(), "not enabled"))
+}
+
+// watch checks the health now and then. When the server is wedged, by a full disk for the most part, and the disk
+// takes writes again, the server is restarted.
 func (s *Server) watch(ctx context.Context) {
 	tick := time.NewTicker(s.opts.CheckEvery)
 	defer tick.Stop()
@@ -83,6 +89,9 @@ func (s *Server) check() error {
 		return s.Healthy()
 	}
 	err := health(ns)
+	if !wedged(err) {
+		err = nil
+	}
 	s.setSick(err)
 	return err
 }

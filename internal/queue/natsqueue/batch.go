@@ -51,6 +51,9 @@ func (q *Queue) sendBatch(ctx context.Context, n int, fill func(i int, m *nats.M
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
 	answer, err := q.nc.RequestMsgWithContext(ctx, m)
+	if err != nil && ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -37,6 +37,8 @@ type Queue struct {
 
 	mu       sync.Mutex
 	channels map[string]*channel // by topic.base
+	line     context.Context     // ends with the connection; replaced by the next one
+	hangUp   context.CancelCauseFunc
 
 	life   sync.RWMutex
 	closed bool
@@ -66,6 +68,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	var id [8]byte
 	rand.Read(id[:]) // never fails
 	q := &Queue{cfg: cfg, id: hex.EncodeToString(id[:]), channels: make(map[string]*channel)}
+	q.line, q.hangUp = context.WithCancelCause(context.Background())
 	if err := q.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -88,6 +91,7 @@ func (q *Queue) connect(ctx context.Context) error {
 		nats.ReconnectBufSize(-1),
 		nats.MaxReconnects(-1),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default prints to stderr
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { q.lost() }),
 	}
 	if dial == nil {
 		opts = append(opts, nats.ReconnectWait(500*time.Millisecond), nats.Timeout(q.cfg.Timeout))
@@ -209,8 +213,10 @@ func (q *Queue) Ping(ctx context.Context) error {
 			return fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(q.cfg.Timeout, 2*time.Second))
+	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
+	ctx, quick := context.WithTimeout(ctx, 2*time.Second)
+	defer quick()
 	if _, err := q.js.AccountInfo(ctx); err != nil {
 		return q.mapError(ctx, "ask NATS for JetStream", err)
 	}
@@ -235,6 +241,7 @@ func (q *Queue) Close(ctx context.Context) error {
 		err = fmt.Errorf("close queue with writes under way: %w", context.Cause(ctx))
 	}
 	q.nc.Close()
+	q.lost()
 	return err
 }
 
@@ -258,8 +265,25 @@ func (q *Queue) enterTopic(name string) (topic, error) {
 	return t, q.enter()
 }
 
+// errLost ends what was under way on a connection when it broke: its answer will never come.
+var errLost = errors.New("the connection to NATS was lost")
+
+func (q *Queue) lost() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.hangUp(errLost)
+	q.line, q.hangUp = context.WithCancelCause(context.Background())
+}
+
+// roundTrip bounds a request by the configured time and by the life of the connection.
 func (q *Queue) roundTrip(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, q.cfg.Timeout)
+	q.mu.Lock()
+	line := q.line
+	q.mu.Unlock()
+	ctx, end := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(line, func() { end(errLost) })
+	ctx, cancel := context.WithTimeout(ctx, q.cfg.Timeout)
+	return ctx, func() { stop(); cancel(); end(nil) }
 }
 
 func (q *Queue) channel(base string) *channel {
@@ -326,11 +350,13 @@ func (q *Queue) mapError(ctx context.Context, what string, err error) error {
 		return retry.Permanent(fmt.Errorf("%s: %w", what, err))
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
 		return retry.Permanent(fmt.Errorf("%s: %w (is the login in the queue's URL right?)", what, err))
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil && context.Cause(ctx) != errLost:
+		return fmt.Errorf("%s: %w", what, context.Cause(ctx)) // the caller's own wish
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
-	default: // timeouts, lost connections, nobody listening
-		return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
+		err = errLost
 	}
+	// Timeouts, lost connections, nobody listening.
+	return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
 }
 
 // isFull tells a full topic or disk from other failures of the store; the server says so only in words.
