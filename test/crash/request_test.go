@@ -26,6 +26,7 @@ type answers struct {
 	ids    []string
 	failed []string // answers that were no success although one came
 	broken int      // requests without an answer
+	why    error    // of the last of them
 }
 
 // hammer calls /process from n callers until stop is closed or no connection can be made.
@@ -55,6 +56,7 @@ func (a *answers) call(client *http.Client, url string) bool {
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			a.mu.Lock()
 			a.broken++
+			a.why = err
 			a.mu.Unlock()
 		}
 		return false
@@ -81,6 +83,18 @@ func (a *answers) call(client *http.Client, url string) bool {
 	}
 	a.ids = append(a.ids, answer.Data.Transformed.ID.String())
 	return true
+}
+
+// end waits for the service to end, which it should have by the time its callers find nobody there.
+func (s *service) end(t *testing.T, told *answers) error {
+	t.Helper()
+	select {
+	case err := <-s.done:
+		return err
+	case <-time.After(40 * time.Second):
+		t.Fatalf("ferry serve goes on; %d answers, %d requests without one (%v), failed: %q\n%s", len(told.ids), told.broken, told.why, told.failed, s.talk)
+		return nil
+	}
 }
 
 // inTopic counts how often each id of the simulated API lies in the topic.
@@ -116,7 +130,7 @@ func TestRequestsKilled(t *testing.T) {
 					time.AfterFunc(time.Duration(5+rand.IntN(200))*time.Millisecond, func() { _ = s.cmd.Process.Kill() })
 				}
 				told.hammer(s.url, 8, nil)
-				if err := <-s.done; !killed(err) {
+				if err := s.end(t, &told); !killed(err) {
 					t.Fatalf("ferry serve ended with %v\n%s", err, s.talk)
 				}
 			}
@@ -148,7 +162,7 @@ func TestStopUnderLoad(t *testing.T) {
 		var told answers
 		time.AfterFunc(300*time.Millisecond, func() { _ = s.cmd.Process.Signal(syscall.SIGTERM) })
 		told.hammer(s.url, 8, nil)
-		if err := <-s.done; err != nil {
+		if err := s.end(t, &told); err != nil {
 			t.Fatalf("ferry serve ended with %v, want exit code 0\n%s", err, s.talk)
 		}
 		have := inTopic(t, dir)
