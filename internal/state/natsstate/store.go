@@ -1,0 +1,203 @@
+// Package natsstate is state.Store over a key-value bucket of NATS JetStream, kept on disk. With the embedded server,
+// which syncs always, a Put has been synced when it returns; an outside server syncs as it is set.
+package natsstate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"ferry/internal/state"
+)
+
+// Options of Open. The zero value is good.
+type Options struct {
+	// Bucket is the bucket's name. Default ferry-state.
+	Bucket string
+	// Domain is the JetStream domain, or empty.
+	Domain string
+	// Replicas of a bucket that is made, 1 to 5. Default 1.
+	Replicas int
+	// Timeout of one round trip. Default 10 s.
+	Timeout time.Duration
+}
+
+// markerTTL is how long the mark of a deleted key is kept. It only has to outlive a watch under way.
+const markerTTL = time.Hour
+
+// Store is a bucket. Make one with Open.
+type Store struct {
+	kv      jetstream.KeyValue
+	timeout time.Duration
+}
+
+var _ state.Store = (*Store)(nil)
+
+// Open finds the bucket or makes it. The connection stays the caller's, and must outlive the Store.
+func Open(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
+	o.Bucket = cmp.Or(o.Bucket, "ferry-state")
+	o.Replicas = cmp.Or(o.Replicas, 1)
+	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	var js jetstream.JetStream
+	var err error
+	if o.Domain != "" {
+		js, err = jetstream.NewWithDomain(nc, o.Domain)
+	} else {
+		js, err = jetstream.New(nc)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	kv, err := js.KeyValue(ctx, o.Bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket:         o.Bucket,
+			Description:    "what ferry's instances share: leases, pauses, run history",
+			History:        1,
+			Storage:        jetstream.FileStorage,
+			Replicas:       o.Replicas,
+			LimitMarkerTTL: markerTTL,
+		})
+		if errors.Is(err, jetstream.ErrBucketExists) {
+			kv, err = js.KeyValue(ctx, o.Bucket) // another instance was quicker
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state bucket %s: %w", o.Bucket, err)
+	}
+	return &Store{kv: kv, timeout: o.Timeout}, nil
+}
+
+// A bucket's keys are subjects: parts are set apart by dots there, and = stands for a dot, which no key of ours holds.
+var (
+	toBucket   = strings.NewReplacer("/", ".", ".", "=")
+	fromBucket = strings.NewReplacer(".", "/", "=", ".")
+)
+
+// Get implements state.Store.
+func (s *Store) Get(ctx context.Context, key string) (state.Entry, error) {
+	if err := state.CheckKey(key); err != nil {
+		return state.Entry{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	e, err := s.kv.Get(ctx, toBucket.Replace(key))
+	if err != nil {
+		return state.Entry{}, failure("read", key, err)
+	}
+	return state.Entry{Key: key, Value: e.Value(), Revision: e.Revision()}, nil
+}
+
+// Put implements state.Store. A value may be as large as a message of the server, 1 MiB by default.
+func (s *Store) Put(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
+	if err := state.CheckKey(key); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	var err error
+	k := toBucket.Replace(key)
+	switch rev {
+	case state.AnyRevision:
+		rev, err = s.kv.Put(ctx, k, value)
+	case 0:
+		rev, err = s.kv.Create(ctx, k, value)
+	default:
+		// A deleted key has a revision in the bucket, its mark's, but none for us; so only a mark could match here,
+		// and nobody is ever told a mark's revision.
+		rev, err = s.kv.Update(ctx, k, value, rev)
+	}
+	if err != nil {
+		return 0, failure("write", key, err)
+	}
+	return rev, nil
+}
+
+// Delete implements state.Store.
+func (s *Store) Delete(ctx context.Context, key string, rev uint64) error {
+	if err := state.CheckKey(key); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	if rev == 0 || rev == state.AnyRevision {
+		// Nothing there: no need for a mark.
+		_, err := s.kv.Get(ctx, toBucket.Replace(key))
+		switch {
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+			return nil
+		case err != nil:
+			return failure("delete", key, err)
+		case rev == 0:
+			return fmt.Errorf("%w: %s", state.ErrConflict, key)
+		}
+	}
+	opts := []jetstream.KVDeleteOpt{jetstream.PurgeTTL(markerTTL)}
+	if rev != state.AnyRevision {
+		opts = append(opts, jetstream.LastRevision(rev))
+	}
+	if err := s.kv.Purge(ctx, toBucket.Replace(key), opts...); err != nil {
+		return failure("delete", key, err)
+	}
+	return nil
+}
+
+// List implements state.Store.
+func (s *Store) List(ctx context.Context, prefix string) ([]state.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	// Whole parts of the prefix are the server's to match, the rest is ours.
+	filter := ">"
+	if i := strings.LastIndexByte(prefix, '/'); i > 0 {
+		if err := state.CheckKey(prefix[:i]); err != nil {
+			return nil, err
+		}
+		filter = toBucket.Replace(prefix[:i]) + ".>"
+	}
+	w, err := s.kv.Watch(ctx, filter, jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, failure("list", prefix, err)
+	}
+	defer w.Stop()
+	var list []state.Entry
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok && ctx.Err() != nil:
+				return nil, failure("list", prefix, context.Cause(ctx))
+			case !ok:
+				return nil, failure("list", prefix, errors.New("the connection was closed"))
+			case e == nil: // all that was there has come
+				slices.SortFunc(list, func(a, b state.Entry) int { return cmp.Compare(a.Key, b.Key) })
+				return list, nil
+			}
+			if key := fromBucket.Replace(e.Key()); strings.HasPrefix(key, prefix) {
+				list = append(list, state.Entry{Key: key, Value: e.Value(), Revision: e.Revision()})
+			}
+		case <-ctx.Done():
+			return nil, failure("list", prefix, context.Cause(ctx))
+		}
+	}
+}
+
+func failure(verb, key string, err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return fmt.Errorf("%w: %s", state.ErrNotFound, key)
+	case errors.Is(err, jetstream.ErrKeyExists),
+		errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
+		return fmt.Errorf("%w: %s", state.ErrConflict, key)
+	}
+	return fmt.Errorf("%s state %s: %w", verb, key, err)
+}

@@ -1,0 +1,68 @@
+package natsstate
+
+import (
+	"context"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"ferry/internal/embedded"
+	"ferry/internal/state"
+	"ferry/internal/state/statetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func serve(t testing.TB, dir string) *embedded.Server {
+	t.Helper()
+	s, err := embedded.Start(t.Context(), embedded.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close(context.Background()) })
+	return s
+}
+
+func open(t testing.TB, s *embedded.Server) *Store {
+	t.Helper()
+	nc, err := s.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	st, err := Open(t.Context(), nc, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func TestStore(t *testing.T) {
+	s := serve(t, t.TempDir())
+	statetest.Run(t, func(t testing.TB) state.Store { return open(t, s) })
+}
+
+func TestKeptOverRestart(t *testing.T) {
+	dir := t.TempDir()
+	s := serve(t, dir)
+	rev, err := open(t, s).Put(t.Context(), "a/b", []byte("v"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e, err := open(t, serve(t, dir)).Get(t.Context(), "a/b")
+	if err != nil || string(e.Value) != "v" || e.Revision != rev {
+		t.Fatalf("after a restart: %+v, %v", e, err)
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	st := open(b, serve(b, b.TempDir()))
+	for b.Loop() {
+		if _, err := st.Put(b.Context(), "lease/x", []byte(`{"holder":"a"}`), state.AnyRevision); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
