@@ -55,6 +55,7 @@ func newSecrets(cfg *config.Source) *secrets {
 		add(base64.StdEncoding.EncodeToString([]byte(a.OAuth2.ClientID + ":" + a.OAuth2.ClientSecret.Reveal())))
 	}
 	add(cfg.Body.Text.Reveal())
+	add(string(cfg.Body.JSON))
 	// The longest first, so that a secret which is part of another does not leave the rest of it.
 	slices.SortFunc(texts, func(x, y string) int { return len(y) - len(x) })
 	pairs := make([]string, 0, 2*len(texts))

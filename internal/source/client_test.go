@@ -1,0 +1,444 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"ferry/internal/config"
+)
+
+// seen is what a server saw of a request's login.
+func seen(r *http.Request) string {
+	return fmt.Sprintf("%s %s auth=%q key=%q cookie=%q x=%q", r.Method, r.URL.RequestURI(), r.Header.Get("Authorization"), r.Header.Get("X-Api-Key"), r.Header.Get("Cookie"), r.Header.Get("X-Tenant"))
+}
+
+func TestAuth(t *testing.T) {
+	const at = "GET /"
+	for _, c := range []struct {
+		name string
+		cfg  config.Source
+		want string
+	}{
+		{"none", config.Source{Auth: config.SourceAuth{None: true}}, at + ` auth="" key="" cookie="" x=""`},
+		{"bearer", config.Source{Auth: config.SourceAuth{Bearer: "tok"}}, at + ` auth="Bearer tok" key="" cookie="" x=""`},
+		{"basic", config.Source{Auth: config.SourceAuth{Basic: &config.Basic{User: "me", Password: "p:w"}}}, at + ` auth="Basic bWU6cDp3" key="" cookie="" x=""`},
+		{"key in header", config.Source{Auth: config.SourceAuth{APIKey: &config.Key{Value: "k&1", Header: "X-API-Key"}}}, at + ` auth="" key="k&1" cookie="" x=""`},
+		{"key in query", config.Source{Query: config.Params{"a": "1"}, Auth: config.SourceAuth{APIKey: &config.Key{Value: "k&1", Query: "api key"}}}, at + `?a=1&api+key=k%261 auth="" key="" cookie="" x=""`},
+		{"key in cookie", config.Source{Headers: map[string]config.Secret{"Cookie": "a=b"}, Auth: config.SourceAuth{APIKey: &config.Key{Value: "k", Cookie: "sid"}}}, at + ` auth="" key="" cookie="a=b; sid=k" x=""`},
+		{"headers", config.Source{Headers: map[string]config.Secret{"x-tenant": "t1"}}, at + ` auth="" key="" cookie="" x="t1"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got []string
+			c.cfg.Base = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				got = append(got, seen(r))
+				fmt.Fprint(w, "[]")
+			})
+			s := open(t, c.cfg, Options{})
+			readAll(t, s, nil)
+			if _, err := s.Fetch(t.Context()); err != nil || !slices.Equal(got, []string{c.want, c.want}) {
+				t.Errorf("saw %q, %v; want %s", got, err, c.want)
+			}
+		})
+	}
+	t.Run("in the address", func(t *testing.T) {
+		var got string
+		u := serve(t, func(w http.ResponseWriter, r *http.Request) { got = seen(r); fmt.Fprint(w, "[]") })
+		readAll(t, open(t, config.Source{Base: strings.Replace(u, "//", "//me:pw@", 1)}, Options{}), nil)
+		if want := `GET / auth="Basic bWU6cHc=" key="" cookie="" x=""`; got != want {
+			t.Errorf("saw %s, want %s", got, want)
+		}
+	})
+}
+
+// everything is a login in every place there is.
+func everything(base string) config.Source {
+	return config.Source{
+		Base:    base,
+		Headers: map[string]config.Secret{"X-Tenant": "tenant-1", "Cookie": "c=cookie-1", "Authorization": "Bearer bearer-1"},
+		Auth:    config.SourceAuth{APIKey: &config.Key{Value: "query-key-1", Query: "k"}},
+		Records: ".r[]", Paginate: config.Paginate{NextURL: ".next"},
+	}
+}
+
+// Redirects and next links stay on their origin unless another one is allowed, and then the login stays behind
+// (invariant 8).
+func TestLoginStaysAtHome(t *testing.T) {
+	var away []string
+	other := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		away = append(away, seen(r))
+		fmt.Fprint(w, `{"r":[1]}`)
+	})
+	var home []string
+	var answer func(w http.ResponseWriter, r *http.Request)
+	base := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		home = append(home, seen(r))
+		answer(w, r)
+	})
+	redirect := func(code int, to string) func(w http.ResponseWriter, r *http.Request) {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/end" {
+				fmt.Fprint(w, `{"r":[1]}`)
+				return
+			}
+			w.Header().Set("Location", to)
+			w.WriteHeader(code)
+		}
+	}
+	const login = ` auth="Bearer bearer-1" key="" cookie="c=cookie-1" x="tenant-1"`
+	const nothing = ` auth="" key="" cookie="" x=""`
+	host := func(u string) string { return strings.TrimPrefix(u, "http://") }
+	for _, c := range []struct {
+		name   string
+		answer func(w http.ResponseWriter, r *http.Request)
+		allow  bool
+		post   bool
+		home   []string
+		away   []string
+		want   string // error
+	}{
+		{name: "redirect at home", answer: redirect(302, "/end?x=1"), home: []string{"GET /?k=query-key-1" + login, "GET /end?x=1&k=query-key-1" + login}},
+		{name: "redirect at home, with the key in it", answer: redirect(307, "/end?k=query-key-1"), home: []string{"GET /?k=query-key-1" + login, "GET /end?k=query-key-1" + login}},
+		{name: "redirect away", answer: redirect(302, other+"/x"), home: []string{"GET /?k=query-key-1" + login}, want: "blocked: a redirect leads to another origin, http://OTHER; if that is right, set base to it or add OTHER to allow.hosts"},
+		{name: "redirect away, allowed", answer: redirect(302, other+"/x"), allow: true, home: []string{"GET /?k=query-key-1" + login}, away: []string{"GET /x" + nothing}},
+		{name: "redirect away with the key", answer: redirect(302, other+"/x?stolen=query-key-1"), allow: true, home: []string{"GET /?k=query-key-1" + login}, want: "blocked: a redirect to http://OTHER carries the login in its query"},
+		{name: "redirect with a user", answer: redirect(302, "http://a:b@"+host(other)), allow: true, home: []string{"GET /?k=query-key-1" + login}, want: "blocked: a redirect to http://OTHER carries a user or password"},
+		{name: "redirect to metadata", answer: redirect(302, "http://169.254.169.254/x"), allow: true, home: []string{"GET /?k=query-key-1" + login}, want: "blocked: a redirect to 169.254.169.254: " + errMetadata.Error()},
+		{name: "redirect to a file", answer: redirect(302, "file:///etc/passwd"), home: []string{"GET /?k=query-key-1" + login}, want: "blocked: a redirect leads to what is no http or https address"},
+		{name: "post becomes get", answer: redirect(303, "/end"), post: true, home: []string{"POST /?k=query-key-1" + login, "GET /end?k=query-key-1" + login}},
+		{name: "post moved becomes get", answer: redirect(301, "/end"), post: true, home: []string{"POST /?k=query-key-1" + login, "GET /end?k=query-key-1" + login}},
+		{name: "post stays post", answer: redirect(308, "/end"), post: true, home: []string{"POST /?k=query-key-1" + login, "POST /end?k=query-key-1" + login}},
+		{name: "post with its body away", answer: redirect(307, other+"/x"), post: true, allow: true, home: []string{"POST /?k=query-key-1" + login}, want: "blocked: a redirect leads to http://OTHER, where the body is not sent to: it may hold a login"},
+		{name: "link at home", answer: func(w http.ResponseWriter, r *http.Request) {
+			if r.FormValue("p") == "2" {
+				fmt.Fprint(w, `{"r":[2]}`)
+				return
+			}
+			fmt.Fprintf(w, `{"r":[1],"next":"/?p=2&k=query-key-1"}`)
+		}, home: []string{"GET /?k=query-key-1" + login, "GET /?p=2&k=query-key-1" + login}},
+		{name: "link away, allowed", answer: func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"r":[1],"next":%q}`, other+"/y?p=2")
+		}, allow: true, home: []string{"GET /?k=query-key-1" + login}, away: []string{"GET /y?p=2" + nothing}},
+		{name: "link with the login in its path", answer: func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{"r":[1],"next":"/bearer-1/x"}`)
+		}, home: []string{"GET /?k=query-key-1" + login}, want: "blocked: the link to the next page carries the login in its address"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			home, away, answer = nil, nil, c.answer
+			cfg := everything(base)
+			if c.post {
+				cfg.Post, cfg.Body = "/", config.Body{Text: "password=hunter2"}
+			}
+			if c.allow {
+				cfg.Allow.Hosts = []string{host(other), "169.254.169.254"}
+			}
+			p, err := tryAll(t, open(t, cfg, Options{}), nil)
+			if strings.Contains(string(p.cursor), "query-key-1") {
+				t.Errorf("the cursor holds the key: %s", p.cursor)
+			}
+			if !slices.Equal(home, c.home) || !slices.Equal(away, c.away) {
+				t.Errorf("at home %q, want %q\naway %q, want %q", home, c.home, away, c.away)
+			}
+			want := strings.ReplaceAll(c.want, "OTHER", host(other))
+			if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want+" (") {
+				t.Errorf("error\n got %v\nwant %s", err, want)
+			}
+		})
+	}
+}
+
+func TestNoWayFromHTTPS(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://"+r.Host+"/x", http.StatusFound)
+	}))
+	t.Cleanup(srv.Close)
+	pool := srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	u, err := url.Parse(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, config.Source{Base: srv.URL, Allow: config.Allow{Hosts: []string{u.Hostname()}}}, Options{RootCAs: pool})
+	if _, err := tryAll(t, s, nil); err == nil || !strings.HasPrefix(err.Error(), "blocked: a redirect to http://"+u.Host+" leaves https (") {
+		t.Errorf("error %v", err)
+	}
+	s = open(t, config.Source{Base: srv.URL}, Options{})
+	if _, err := tryAll(t, s, nil); err == nil || !strings.HasPrefix(err.Error(), "network: the certificate is not trusted: x509: ") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// No text that a person or a program gets to see holds a secret, whatever the other side echoes (invariant 8).
+func TestSecretsStayInside(t *testing.T) {
+	secret := []string{"hunter2-bearer", "hunter2&query", "hunter2-header", "hunter2-client", "hunter2-password", "hunter2-token", "hunter2-body"}
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			if r.FormValue("fail") != "" {
+				w.WriteHeader(400)
+				fmt.Fprintf(w, `{"error":"invalid_client","error_description":"bad secret hunter2-client for %s"}`, r.FormValue("client_secret"))
+				return
+			}
+			w.Header().Set("Content-Type", jsonType)
+			fmt.Fprint(w, `{"access_token":"hunter2-token","expires_in":3600}`)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		w.WriteHeader(418)
+		fmt.Fprintf(w, "you sent %s %s %v", body, r.URL, r.Header)
+	}
+	base := serve(t, echo)
+	secrets := []config.Source{
+		{Auth: config.SourceAuth{Bearer: "hunter2-bearer"}},
+		{Auth: config.SourceAuth{APIKey: &config.Key{Value: "hunter2&query", Query: "k"}}},
+		{Headers: map[string]config.Secret{"X-Vendor": "hunter2-header", "Authorization": "Custom hunter2-header"}},
+		{Auth: config.SourceAuth{Basic: &config.Basic{User: "u", Password: "hunter2-password"}}},
+		{Post: "/", Body: config.Body{Text: "hunter2-body"}},
+		{Post: "/", Body: config.Body{JSON: []byte(`{"login":"hunter2-body"}`)}},
+		{Query: config.Params{"access_token": "hunter2-token"}},
+		{Auth: config.SourceAuth{OAuth2: &config.OAuth2{TokenURL: base + "/token", ClientID: "id", ClientSecret: "hunter2-client"}}},
+		{Auth: config.SourceAuth{OAuth2: &config.OAuth2{TokenURL: base + "/token?fail=1&key=hunter2-client", ClientID: "id", ClientSecret: "hunter2-client", Style: "params"}}},
+	}
+	for i, cfg := range secrets {
+		cfg.Base = base
+		s := open(t, cfg, Options{})
+		_, err := tryAll(t, s, nil)
+		if err == nil {
+			t.Fatal("no error")
+		}
+		described, derr := s.Describe(nil)
+		if derr != nil {
+			t.Fatal(derr)
+		}
+		text := fmt.Sprintf("%v %+v %#v %s", err, err, err, described)
+		if !strings.Contains(text, hidden) {
+			t.Errorf("%d: nothing is hidden in %s", i, text)
+		}
+		for _, x := range secret {
+			for _, form := range []string{x, url.QueryEscape(x), "dTpodW50ZXIyLXBhc3N3b3Jk"} {
+				if cfg.Query != nil && x == "hunter2-token" { // the body's echo of a parameter that only sounds secret
+					text = strings.Replace(text, "/?access_token=hunter2-token", "", 3)
+				}
+				if strings.Contains(text, form) {
+					t.Errorf("%d: %s in %s", i, form, text)
+				}
+			}
+		}
+	}
+}
+
+func TestOAuth2(t *testing.T) {
+	var issued, refused, served atomic.Int64
+	life := 3600
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
+		id, secret, ok := r.BasicAuth()
+		if !ok || id != "id" || secret != "s%3Acret" || r.FormValue("grant_type") != "client_credentials" || r.FormValue("scope") != "a b" || r.FormValue("audience") != "x" {
+			w.Header().Set("Content-Type", jsonType)
+			w.WriteHeader(401)
+			fmt.Fprint(w, `{"error":"invalid_client"}`)
+			return
+		}
+		w.Header().Set("Content-Type", jsonType)
+		fmt.Fprintf(w, `{"access_token":"t%d","token_type":"bearer","expires_in":%d}`, issued.Add(1), life)
+	})
+	good := func(r *http.Request) bool {
+		return r.Header.Get("Authorization") == fmt.Sprintf("Bearer t%d", issued.Load())
+	}
+	withdrawn := false
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		if !good(r) || withdrawn {
+			refused.Add(1)
+			w.WriteHeader(401)
+			return
+		}
+		served.Add(1)
+		fmt.Fprint(w, `[1]`)
+	})
+	base := serve(t, mux.ServeHTTP)
+	cfg := config.Source{Base: base, Auth: config.SourceAuth{OAuth2: &config.OAuth2{
+		TokenURL: base + "/token", ClientID: "id", ClientSecret: "s:cret", Scopes: []string{"a", "b"}, Params: config.Params{"audience": "x"}, Style: "header",
+	}}}
+	s := open(t, cfg, Options{})
+
+	// Any number at once share one token.
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if _, err := s.Fetch(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if issued.Load() != 1 || served.Load() != 20 {
+		t.Errorf("%d tokens for %d requests", issued.Load(), served.Load())
+	}
+
+	// One that is withdrawn before its time is replaced once.
+	issued.Add(1)
+	if _, err := s.Fetch(t.Context()); err != nil || issued.Load() != 3 || refused.Load() != 1 {
+		t.Errorf("%v, %d tokens, %d refused", err, issued.Load(), refused.Load())
+	}
+
+	// And only once.
+	withdrawn = true
+	_, err := s.Fetch(t.Context())
+	if want := "auth: status 401 Unauthorized; the login was refused, check auth (GET " + base + ")"; err == nil || err.Error() != want || refused.Load() != 3 {
+		t.Errorf("%v after %d refusals, want %s", err, refused.Load()-1, want)
+	}
+	withdrawn = false
+
+	// A token is renewed before it ends: one that lives a second is good for 800 ms.
+	tok := &tokens{}
+	tok.current.Store(&token{text: "x", renewAt: time.Now().Add(-time.Millisecond)})
+	if _, ok := tok.valid(); ok {
+		t.Error("a token at its renewal is taken as good")
+	}
+	life = 1
+	s = open(t, cfg, Options{})
+	before := issued.Load()
+	if _, err := s.Fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c := s.tokens.current.Load(); time.Until(c.renewAt) > 800*time.Millisecond {
+		t.Errorf("a token of one second is renewed only in %s", time.Until(c.renewAt))
+	}
+	s.tokens.current.Load().renewAt = time.Now()
+	if _, err := s.Fetch(t.Context()); err != nil || issued.Load() != before+2 {
+		t.Errorf("%v, %d tokens", err, issued.Load()-before)
+	}
+
+	// A wrong secret.
+	cfg.Auth.OAuth2.ClientSecret = "wrong"
+	_, err = open(t, cfg, Options{}).Fetch(t.Context())
+	if want := "auth: get token from " + base + "/token: status 401 invalid_client; check client_id and client_secret (GET " + base + ")"; err == nil || err.Error() != want {
+		t.Errorf("error %v\nwant  %s", err, want)
+	}
+}
+
+func TestMetadataAddresses(t *testing.T) {
+	for a, want := range map[string]bool{
+		"169.254.169.254": true, "169.254.170.2": true, "::ffff:169.254.169.254": true, "64:ff9b::a9fe:a9fe": true, "fd00:ec2::254": true,
+		"100.100.100.200": true, "192.0.0.192": true, "127.0.0.1": false, "10.0.0.1": false, "100.100.100.201": false, "fd00:ec2::253": false,
+	} {
+		if got := isMetadataAddress(netip.MustParseAddr(a)); got != want {
+			t.Errorf("%s: %t", a, got)
+		}
+	}
+	for h, want := range map[string]bool{"Metadata.Google.Internal.": true, "169.254.169.254": true, "example.com": false} {
+		if isMetadataHost(h) != want {
+			t.Errorf("%s: want %t", h, want)
+		}
+	}
+	for _, base := range []string{"http://169.254.169.254/latest", "http://[fd00:ec2::254]/", "http://metadata.google.internal/"} {
+		s := open(t, config.Source{Base: base}, Options{})
+		if _, err := s.Fetch(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "blocked: ") {
+			t.Errorf("%s: %v", base, err)
+		}
+	}
+}
+
+// A harmless name that resolves to a metadata service is refused when it is dialled.
+func TestMetadataByName(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	go answerDNS(pc, [4]byte{169, 254, 169, 254})
+	dialer := &net.Dialer{Control: refuseMetadata, Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "udp", pc.LocalAddr().String())
+	}}}
+	s := open(t, config.Source{Base: "http://rebind.example.test", Retries: 3}, Options{dial: dialer.DialContext})
+	_, err = s.Fetch(t.Context())
+	if want := "blocked: " + errMetadata.Error() + " (GET http://rebind.example.test)"; err == nil || err.Error() != want {
+		t.Errorf("error %v\nwant  %s", err, want)
+	}
+	// The source's own dialer has the same guard, unless it is switched off.
+	_, err = (&net.Dialer{Control: refuseMetadata}).Dial("tcp", "169.254.169.254:80")
+	if !errors.Is(err, errMetadata) {
+		t.Errorf("error %v", err)
+	}
+	for _, allowed := range []bool{false, true} {
+		s := open(t, config.Source{Base: "http://169.254.169.254", Allow: config.Allow{Metadata: allowed}}, Options{dial: func(context.Context, string, string) (net.Conn, error) {
+			return nil, errors.New("reached")
+		}})
+		if _, err := s.Fetch(t.Context()); strings.Contains(err.Error(), "reached") != allowed {
+			t.Errorf("allow.metadata %t: %v", allowed, err)
+		}
+	}
+}
+
+func answerDNS(pc net.PacketConn, ip [4]byte) {
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		var m dnsmessage.Message
+		if m.Unpack(buf[:n]) != nil || len(m.Questions) == 0 {
+			continue
+		}
+		q := m.Questions[0]
+		m.Header.Response = true
+		m.Additionals = nil
+		if q.Type == dnsmessage.TypeA {
+			m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 1}, Body: &dnsmessage.AResource{A: ip}}}
+		}
+		out, err := m.Pack()
+		if err == nil {
+			_, _ = pc.WriteTo(out, from)
+		}
+	}
+}
+
+func TestConfigurationErrors(t *testing.T) {
+	for _, c := range []struct {
+		cfg  config.Source
+		want string
+	}{
+		{config.Source{}, "base and get or post must make an address that begins with http:// or https:// and a host"},
+		{config.Source{Base: "http://a b"}, "base and get or post make no address that can be parsed"},
+		{config.Source{Base: "ftp://a"}, "base and get or post must make an address that begins with http:// or https:// and a host"},
+		{config.Source{Records: ".a["}, `records: jq: unexpected end; something is missing, such as a closing bracket or end in ".a["`},
+		{config.Source{Key: "now"}, `key: jq: now is refused: it changes with time`},
+		{config.Source{Paginate: config.Paginate{Word: "all"}}, `paginate: "all" is none of none, auto, link_header, next_url, cursor, page and offset`},
+		{config.Source{Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".a", Into: "a"}}}, `paginate.cursor.into: "a" is none of query.NAME, header.NAME and body.PATH`},
+		{config.Source{Paginate: config.Paginate{Cursor: &config.CursorPaging{From: "header.", Into: "query.a"}}}, "paginate.cursor.from: header. needs a name, as in header.X-Next"},
+		{config.Source{Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".a", Into: "body.a"}}}, "body.a: only a post has a body"},
+		{config.Source{Post: "/", Body: config.Body{Text: "x=1"}, Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".a", Into: "body.a..b"}}}, `paginate.cursor.into: "body.a..b" has an empty step; write body.a.b`},
+		{config.Source{Post: "/", Body: config.Body{JSON: []byte(`[1]`)}, Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".a", Into: "body.a"}}}, "body: to carry body.PATH it must be a mapping"},
+		{config.Source{Post: "/", Body: config.Body{JSON: []byte(`{"a":1}`)}, Paginate: config.Paginate{Page: &config.PagePaging{Into: "body.a.b"}}}, "body.a.b leads through a value that is not an object"},
+		{config.Source{Paginate: config.Paginate{Page: &config.PagePaging{Size: 5}}}, "paginate.page: size and size_into go together"},
+		{config.Source{Paginate: config.Paginate{Page: &config.PagePaging{Start: -1}}}, "paginate.page.start: must not be negative"},
+		{config.Source{Auth: config.SourceAuth{APIKey: &config.Key{Value: "x"}}}, "auth.api_key: say exactly one of header, query and cookie"},
+		{config.Source{Auth: config.SourceAuth{OAuth2: &config.OAuth2{TokenURL: "x"}}}, "auth.oauth2.token_url must be an address that begins with http:// or https://"},
+		{config.Source{Incremental: &config.Incremental{Field: ".a", Into: "query.s", Type: "number", Overlap: 1}}, "incremental.overlap: a time cannot be taken from values of type number"},
+	} {
+		if c.cfg.Base == "" && c.want[:4] != "base" {
+			c.cfg.Base = "http://localhost"
+		}
+		_, err := New(c.cfg, Options{Pipeline: "p"})
+		if err == nil || !strings.HasPrefix(err.Error(), "source of p: "+c.want) {
+			t.Errorf("error\n got %v\nwant source of p: %s", err, c.want)
+		}
+	}
+	if _, err := New(config.Source{Base: "http://localhost"}, Options{}); err == nil {
+		t.Error("a source without a pipeline's name")
+	}
+}
