@@ -159,7 +159,7 @@ type fakeNet struct {
 	done  chan struct{}
 }
 
-func newFakeNet(t *testing.T, h http.Handler) *fakeNet {
+func newFakeNet(t *testing.T, h http.HandlerFunc) *fakeNet {
 	n := &fakeNet{conns: make(chan net.Conn), done: make(chan struct{})}
 	srv := &http.Server{Handler: h}
 	served := make(chan struct{})
