@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -162,9 +163,11 @@ func TestLoginStaysAtHome(t *testing.T) {
 }
 
 func TestNoWayFromHTTPS(t *testing.T) {
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://"+r.Host+"/x", http.StatusFound)
 	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains of the client that does not trust it
+	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	pool := srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	u, err := url.Parse(srv.URL)

@@ -232,18 +232,19 @@ func plainHeaders(h http.Header) http.Header {
 	return plain
 }
 
+// blank is what all requests are copied from: WithContext makes a copy in any case.
+var blank = &http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+
 // http makes the request in the form that a transport sends.
 func (r *request) http(ctx context.Context) *http.Request {
-	req := &http.Request{
-		Method: r.method, URL: r.url, Host: r.host, Header: r.header,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
+	req := blank.WithContext(ctx)
+	req.Method, req.URL, req.Host, req.Header = r.method, r.url, r.host, r.header
 	if len(r.body) > 0 {
 		req.ContentLength = int64(len(r.body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.body)), nil }
 		req.Body, _ = req.GetBody() // does not fail
 	}
-	return req.WithContext(ctx)
+	return req
 }
 
 func cloneValues(v url.Values) url.Values {

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"mime"
 	"strings"
 
 	"ferry/internal/jsonscan"
@@ -109,11 +108,8 @@ func (p *splitter) split(ctx context.Context, contentType string) error {
 
 // checkType says whether a content type is one of JSON's, and whether it means lines. format: goes before it.
 func (s *Source) checkType(contentType string) (lines bool, err error) {
-	kind, _, _ := mime.ParseMediaType(contentType) // what cannot be parsed is taken as it is
-	if kind == "" {
-		kind, _, _ = strings.Cut(strings.ToLower(contentType), ";")
-		kind = strings.TrimSpace(kind)
-	}
+	kind, _, _ := strings.Cut(contentType, ";")
+	kind = strings.ToLower(strings.TrimSpace(kind))
 	switch s.cfg.Format {
 	case "ndjson":
 		return true, nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,10 +22,9 @@ const second = config.Duration(time.Second)
 
 // script answers request after request by the next of its functions, the last one for all that follow.
 func script(answers ...http.HandlerFunc) http.HandlerFunc {
-	n := 0
+	var n atomic.Int64
 	return func(w http.ResponseWriter, r *http.Request) {
-		answers[min(n, len(answers)-1)](w, r)
-		n++
+		answers[min(int(n.Add(1)), len(answers))-1](w, r)
 	}
 }
 
