@@ -227,6 +227,7 @@ func topic(t *testing.T, dir, name string) []stored {
 type service struct {
 	cmd  *exec.Cmd
 	url  string
+	pid  int // of ferry itself, also below a tracer
 	talk *bytes.Buffer
 	done chan error
 }
@@ -261,7 +262,7 @@ func serve(t *testing.T, dir, crashAt string, wrap ...string) *service {
 		if resp, err := http.Get(in.URL + "/readyz"); err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
-				s.url = in.URL
+				s.url, s.pid = in.URL, in.PID
 				return s
 			}
 		}
