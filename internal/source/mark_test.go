@@ -247,7 +247,7 @@ func TestMarkFull(t *testing.T) {
 func TestCursorIsBounded(t *testing.T) {
 	var page strings.Builder
 	for i := range 9000 {
-		fmt.Fprintf(&page, `{"id":%d,"at":%d,"pad":"%0900d"},`, i, 1_700_000_000+i%2, i)
+		fmt.Fprintf(&page, `{"id":%d,"at":%d,"pad":"%0300d"},`, i, 1_700_000_000+i%2, i)
 	}
 	token := strings.Repeat("t", maxToken-2)
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {

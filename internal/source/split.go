@@ -159,13 +159,16 @@ func (p *splitter) begin(lines bool) error {
 
 // explain turns errors of the splitter into *Error.
 func (p *splitter) explain(err error) error {
+	if err == nil {
+		return nil
+	}
 	var (
 		own    *Error
 		wrong  *wrongType
 		syntax *jsonscan.SyntaxError
 	)
 	switch {
-	case err == nil || errors.Is(err, errStopped) || errors.Is(err, errChanged) || errors.As(err, &own):
+	case errors.Is(err, errStopped) || errors.Is(err, errChanged) || errors.As(err, &own):
 		return err
 	case errors.As(err, &wrong):
 		for len(p.buf)-p.pos < 200 && p.fill(1) == nil { //nolint:revive // for the sample; the failure is another
