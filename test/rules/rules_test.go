@@ -35,7 +35,7 @@ var rooms = map[string][]string{
 	"internal/pipeline":        {"internal/queue", "internal/record", "internal/retry"},
 	"internal/queue":           {"internal/record"},
 	"internal/queue/natsqueue": {"internal/config", "internal/queue", "internal/record", "internal/retry"},
-	"internal/queue/queuetest": {"internal/queue", "internal/record"},
+	"internal/queue/queuetest": {"internal/queue", "internal/record", "internal/retry"},
 	"internal/record":          {},
 	"internal/retry":           {},
 	"internal/scheduler":       {"internal/record", "internal/retry", "internal/state"},
