@@ -33,7 +33,7 @@ var rooms = map[string][]string{
 	"internal/jsonscan":        {},
 	"internal/mockapi":         {},
 	"internal/pipeline":        {"internal/queue", "internal/record", "internal/retry"},
-	"internal/queue":           {"internal/record"},
+	"internal/queue":           {"internal/record", "internal/retry"},
 	"internal/queue/natsqueue": {"internal/config", "internal/queue", "internal/record", "internal/retry"},
 	"internal/queue/queuetest": {"internal/queue", "internal/record", "internal/retry"},
 	"internal/record":          {},
