@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // time zones of cron, also where the system has none (containers, Windows)
 
 	"ferry/internal/cli"
 )

@@ -14,6 +14,7 @@ import (
 
 	"ferry/internal/config"
 	"ferry/internal/embedded"
+	"ferry/internal/jq"
 	"ferry/internal/mockapi"
 	"ferry/internal/queue"
 	"ferry/internal/scheduler"
@@ -45,6 +46,7 @@ type App struct {
 	pipes     map[string]*pipe
 	scheduler *scheduler.Scheduler
 	updates   *updates
+	guard     *jq.Guard // for programs that callers send
 
 	listener net.Listener
 	server   *http.Server
@@ -74,7 +76,7 @@ func (a *App) onClose(what string, f func(context.Context) error) {
 func New(ctx context.Context, opt Options) (*App, error) {
 	a := &App{
 		cfg: opt.Config, opt: opt, log: opt.Logger, pipes: make(map[string]*pipe),
-		updates: newUpdates(), failed: make(chan error, 2), drain: func() {},
+		updates: newUpdates(), guard: jq.NewGuard(guardPlaces, guardTime), failed: make(chan error, 2), drain: func() {},
 	}
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(context.WithoutCancel(ctx)))

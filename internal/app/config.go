@@ -5,12 +5,8 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"ferry/internal/config"
 	"ferry/internal/jq"
@@ -28,31 +24,18 @@ var demo []byte
 // Where there is no configuration at all, and the environment is dev, it is the built-in demonstration.
 func LoadConfig(o config.Options) (*config.Config, error) {
 	o.Checks = checks()
-	if o.File == "" && !configured(o) {
-		cfg, err := config.Parse(demo, "the built-in demonstration", o)
-		if err != nil {
-			return nil, err
-		}
-		if cfg.Env == "prod" {
-			return nil, &EnvironmentError{errors.New("no configuration: name a file with --config, or set API_URL and MESSAGE_QUEUE_URL (the demonstration is for dev only)")}
-		}
-		cfg.Demo = true
-		return cfg, nil
+	cfg, err := config.Load(o)
+	if err != nil || cfg.File != "" || len(cfg.Pipelines) > 0 {
+		return cfg, err
 	}
-	return config.Load(o)
-}
-
-// configured tells whether a person has named any pipeline: a file, or variables.
-func configured(o config.Options) bool {
-	if _, err := os.Stat(filepath.Join(o.Dir, "ferry.yaml")); !errors.Is(err, fs.ErrNotExist) {
-		return true
+	if cfg.Env == "prod" {
+		return nil, errors.New("no configuration: name a file with --config, or set API_URL and MESSAGE_QUEUE_URL (the demonstration is for dev only)")
 	}
-	for _, kv := range o.Environ {
-		if strings.HasPrefix(kv, "API_URL=") || strings.HasPrefix(kv, "FERRY_PIPELINES") {
-			return true
-		}
+	if cfg, err = config.Parse(demo, "the built-in demonstration", o); err != nil {
+		return nil, err
 	}
-	return slices.ContainsFunc(slices.Collect(maps.Keys(o.Set)), func(key string) bool { return strings.HasPrefix(key, "pipelines.") })
+	cfg.Demo = true
+	return cfg, nil
 }
 
 // checks are the config package's checkers, by tag.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -161,6 +162,14 @@ func (a *App) openPipelines() error {
 func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Limiters) error {
 	if rest, ok := strings.CutPrefix(cfg.Source.Base, mockBase); ok {
 		cfg.Source.Base = a.mock.URL + rest
+	}
+	if o := cfg.Source.Auth.OAuth2; o != nil && strings.HasPrefix(o.TokenURL, "/") { // beside the simulated API
+		absolute := *o
+		absolute.TokenURL = cfg.Source.Base + o.TokenURL
+		cfg.Source.Auth.OAuth2 = &absolute
+	}
+	if u, err := url.Parse(cfg.Source.Base); err == nil && u.Host != "" {
+		a.metrics.AddHosts(u.Host)
 	}
 	p := &pipe{metrics: a.metrics.Pipeline(name)}
 	src, err := source.New(cfg.Source, source.Options{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+	"time"
 
 	"ferry/internal/api"
 	"ferry/internal/config"
@@ -138,7 +139,7 @@ func (a *App) Preview(ctx context.Context, name string, req api.PreviewRequest) 
 	}
 	var tr pipeline.Transform
 	if len(req.Transform) > 0 {
-		if tr, err = previewTransform(req.Transform); err != nil {
+		if tr, err = a.previewTransform(req.Transform); err != nil {
 			return api.Preview{}, &api.Error{Code: api.CodeInvalid, Detail: err.Error()}
 		}
 	}
@@ -173,8 +174,14 @@ func (a *App) Preview(ctx context.Context, name string, req api.PreviewRequest) 
 	return out, nil
 }
 
+// Programs that callers send run at most this many at once, each for at most this long.
+const (
+	guardPlaces = 4
+	guardTime   = 2 * time.Second
+)
+
 // previewTransform compiles the steps that a caller wants to try. Schema files are the operator's: a caller names none.
-func previewTransform(raw []json.RawMessage) (pipeline.Transform, error) {
+func (a *App) previewTransform(raw []json.RawMessage) (pipeline.Transform, error) {
 	steps := make([]config.Step, len(raw))
 	for i, r := range raw {
 		var s struct {
@@ -189,7 +196,7 @@ func previewTransform(raw []json.RawMessage) (pipeline.Transform, error) {
 		}
 		steps[i] = config.Step{Where: s.Where, Map: s.Map}
 	}
-	return transform.New(steps, transform.Options{})
+	return transform.New(steps, transform.Options{Guard: a.guard})
 }
 
 // Cursor reads a pipeline's saved progress.

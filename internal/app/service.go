@@ -61,6 +61,7 @@ func (a *App) runPipeline(ctx context.Context, p *pipe, info scheduler.Info) (sc
 	p.metrics.RunStarted()
 	sum, err := p.Run(ctx, pipeline.Context{ID: info.ID, Traceparent: a.tracing.Traceparent(ctx)}, func(c pipeline.Counters) {
 		p.metrics.Progress()
+		p.metrics.CursorCurrent(time.Now())
 		info.Progress(scheduler.Progress{Counters: scheduler.Counters(c)})
 	})
 	end(err)

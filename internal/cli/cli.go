@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -123,13 +124,14 @@ func code(err error) int {
 		held  *app.HeldError
 		env   *app.EnvironmentError
 		call  *api.Error
+		dial  *net.OpError // of a client's call to a running ferry
 	)
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
 	case errors.As(err, &cfg):
 		return ExitConfig
-	case errors.As(err, &held), errors.As(err, &env):
+	case errors.As(err, &held), errors.As(err, &env), errors.As(err, &dial):
 		return ExitEnvironment
 	case errors.As(err, &call):
 		switch call.Code {

@@ -38,7 +38,11 @@ func (c *command) load(extra map[string]string) (*config.Config, error) {
 		}
 		set[key] = v
 	}
-	return app.LoadConfig(config.Options{File: c.configFile, Dir: c.Dir, Environ: c.Environ, Set: set})
+	cfg, err := app.LoadConfig(config.Options{File: c.configFile, Dir: c.Dir, Environ: c.Environ, Set: set})
+	if err != nil {
+		return nil, &codedError{ExitConfig, err}
+	}
+	return cfg, nil
 }
 
 func (c *command) getenv(name string) string {
