@@ -33,7 +33,8 @@ func (l *logger) Warnf(format string, v ...any) {
 	if strings.HasPrefix(format, "Maximum payloads over") {
 		return // chosen, see Options.MaxPayload
 	}
-	l.log.Warn(fmt.Sprintf(format, v...), "part", "embedded queue")
+	// What NATS warns of is mostly how it recovers after a kill: worth knowing, nothing to do about.
+	l.log.Info(fmt.Sprintf(format, v...), "part", "embedded queue")
 }
 
 func (l *logger) Errorf(format string, v ...any) {
