@@ -150,7 +150,7 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 	case styleURL:
 		raw, found, err := s.paging.from.find(ctx, "paginate.next_url", pg)
 		if err != nil || !found {
-			return to, false, "", err
+			return to, false, s.astray(pg), err
 		}
 		if raw[0] != '"' {
 			return to, false, "", failf(KindContent, "paginate.next_url %s is %s, which is no address", s.paging.from.src, s.secrets.sample(raw, 80))
@@ -159,12 +159,26 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 	case styleCursor:
 		raw, found, err := s.paging.from.find(ctx, "paginate.cursor.from", pg)
 		if err != nil || !found {
-			return to, false, "", err
+			return to, false, s.astray(pg), err
 		}
 		return to, true, "", s.carry(to, from, raw)
 	}
 	more, err = s.count(ctx, to, from, pg)
 	return to, more, "", err
+}
+
+// astray warns when not even the object is there in which the next page should be named: of .meta.next, the .meta. That
+// may be the end, but more likely the path is wrong.
+func (s *Source) astray(pg *page) string {
+	x := s.paging.from.body
+	if x == nil || x.program != nil || len(x.path.Steps()) < 2 || pg.envelope == nil {
+		return ""
+	}
+	steps := x.path.Steps()
+	if _, found, err := jsonscan.Get(pg.envelope, steps[:len(steps)-1]); found || err != nil {
+		return ""
+	}
+	return fmt.Sprintf("the page has nothing where %s would be, which was taken for the end of the pages; check the path", x.src)
 }
 
 // empties says whether too many pages without records have followed each other.

@@ -340,6 +340,20 @@ func TestPaginationRefuses(t *testing.T) {
 	}
 }
 
+// A path to the next page that leads nowhere is the end, but is mentioned.
+func TestPathAstray(t *testing.T) {
+	for page, warned := range map[string]bool{`{"r":[1]}`: true, `{"r":[1],"meta":{}}`: false, `{"r":[1],"meta":null}`: false, `{"r":[1],"meta":{"next":null}}`: false} {
+		s := open(t, config.Source{Base: serve(t, reply(jsonType, page)), Records: ".r[]", Paginate: config.Paginate{NextURL: ".meta.next"}}, Options{})
+		want := ""
+		if warned {
+			want = "the page has nothing where .meta.next would be, which was taken for the end of the pages; check the path"
+		}
+		if p := readAll(t, s, nil); strings.Join(p.warnings, "") != want {
+			t.Errorf("%s: warnings %q", page, p.warnings)
+		}
+	}
+}
+
 // auto says when it does not understand that there is more.
 func TestAutoWarns(t *testing.T) {
 	for page, want := range map[string]string{
