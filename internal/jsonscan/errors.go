@@ -28,7 +28,7 @@ func (e *KindError) Error() string {
 
 // unexpected is kept out of the hot functions; i is within b.
 func unexpected(b []byte, i int, want string) error {
-	found := ""
+	var found string
 	if r, n := utf8.DecodeRune(b[i:]); r == utf8.RuneError && n <= 1 {
 		found = fmt.Sprintf("byte 0x%02x", b[i])
 	} else {

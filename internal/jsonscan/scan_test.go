@@ -177,7 +177,7 @@ func FuzzSkip(f *testing.F) {
 			t.Fatalf("Valid(%q): offset %d", b, se.Offset)
 		}
 		if err == ErrIncomplete && len(b) > 0 {
-			for n := range len(b) {
+			for n := range b {
 				if e := Valid(b[:n], MaxDepth); errors.As(e, &se) {
 					t.Fatalf("%q is incomplete, but its beginning %q has %v", b, b[:n], e)
 				}
