@@ -75,7 +75,7 @@ func Do(ctx context.Context, p Policy, f func(ctx context.Context) error) error 
 		}
 		var perm *permanentError
 		if errors.As(err, &perm) {
-			if err == error(perm) {
+			if err == error(perm) { //nolint:errorlint // only the marker itself is taken off, not what wraps it
 				return perm.err
 			}
 			return err
