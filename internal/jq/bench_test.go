@@ -1,7 +1,6 @@
 package jq
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"testing"
@@ -46,8 +45,7 @@ func BenchmarkPrograms(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
+		ctx := b.Context()
 		b.Run(c.name+"/ferry", func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(size / len(records)))

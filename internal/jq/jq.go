@@ -152,7 +152,7 @@ func (p *Program) run(ctx context.Context, s *scratch, in []byte, out *output) e
 		}
 	}
 	if p.plan != nil {
-		if err := p.plan.run(ctx, s, in, out); err != errFallback {
+		if err := p.plan.run(ctx, s, in, out); !errors.Is(err, errFallback) {
 			return err
 		}
 		out.undo()

@@ -1,6 +1,7 @@
 package jq
 
 import (
+	"errors"
 	"iter"
 	"math"
 	"strconv"
@@ -96,7 +97,7 @@ func walkAll(in []byte, steps []jsonscan.Step, done int, yield func([]byte, erro
 
 // shift counts the step of a KindError from the path's beginning.
 func shift(err error, by int) error {
-	if k, ok := err.(*jsonscan.KindError); ok {
+	if k, ok := errors.AsType[*jsonscan.KindError](err); ok {
 		k.Step += by
 	}
 	return err

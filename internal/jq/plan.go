@@ -2,6 +2,7 @@ package jq
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -386,7 +387,7 @@ func (p *piece) run(ctx context.Context, s *scratch, in []byte, yield func(any) 
 	}
 	err := p.code.run(ctx, nil, size, yield, s.vars...)
 	clear(s.vars)
-	if _, ok := err.(*RunError); ok {
+	if _, ok := errors.AsType[*RunError](err); ok {
 		return errFallback
 	}
 	return err
