@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"ferry/internal/queue"
 	"ferry/internal/record"
@@ -152,7 +153,7 @@ func (p *Pipeline) deadLetter(in record.Record, stage string, err error) record.
 		reason = reason[:1000] + "…"
 	}
 	letter := in
-	letter.Headers = append(in.Headers[:len(in.Headers):len(in.Headers)],
+	letter.Headers = append(slices.Clip(in.Headers),
 		record.Header{Name: record.HeaderDeadStage, Value: stage},
 		record.Header{Name: record.HeaderDeadReason, Value: headerText(reason)})
 	if p.limits.RecordBytes > 0 && letter.Size() > p.limits.RecordBytes {

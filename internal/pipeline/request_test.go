@@ -24,25 +24,35 @@ func TestProcess(t *testing.T) {
 		err     error
 	}{
 		{name: "one", data: []string{"a"}, want: pipeline.Counters{Pages: 1, Read: 1, Published: 1, RecordsOut: 1}, ids: []string{"a"}, dead: []string{}},
-		{name: "mixed", data: []string{"a", "drop", "many2-b", "poison"},
+		{
+			name: "mixed", data: []string{"a", "drop", "many2-b", "poison"},
 			want: pipeline.Counters{Pages: 1, Read: 4, Published: 2, Filtered: 1, Dead: 1, RecordsOut: 3},
-			ids:  []string{"a", "many2-b#0", "many2-b#1"}, dead: []string{"poison"}},
-		{name: "refused by the queue", data: []string{"a", "refuse", "b"},
+			ids:  []string{"a", "many2-b#0", "many2-b#1"}, dead: []string{"poison"},
+		},
+		{
+			name: "refused by the queue", data: []string{"a", "refuse", "b"},
 			want: pipeline.Counters{Pages: 1, Read: 3, Published: 2, Dead: 1, RecordsOut: 2},
-			ids:  []string{"a", "b"}, dead: []string{"refuse"}},
+			ids:  []string{"a", "b"}, dead: []string{"refuse"},
+		},
 		{name: "upstream fails", data: []string{"a"}, fetch: errLost, err: errLost, ids: []string{}, dead: []string{}},
-		{name: "queue is full", data: []string{"a"}, err: queue.ErrFull, ids: []string{}, dead: []string{},
-			publish: func(string, []record.Record) error { return queue.ErrFull }},
-		{name: "dead letters cannot be written", data: []string{"a", "poison"}, err: queue.ErrUnavailable, ids: []string{"a"}, dead: []string{},
+		{
+			name: "queue is full", data: []string{"a"}, err: queue.ErrFull, ids: []string{}, dead: []string{},
+			publish: func(string, []record.Record) error { return queue.ErrFull },
+		},
+		{
+			name: "dead letters cannot be written", data: []string{"a", "poison"}, err: queue.ErrUnavailable, ids: []string{"a"}, dead: []string{},
 			publish: func(topic string, _ []record.Record) error {
 				if topic == "orders.dead" {
 					return queue.ErrUnavailable
 				}
 				return nil
-			}},
-		{name: "a passing failure", data: []string{"a"}, ids: []string{"a"}, dead: []string{},
+			},
+		},
+		{
+			name: "a passing failure", data: []string{"a"}, ids: []string{"a"}, dead: []string{},
 			want:    pipeline.Counters{Pages: 1, Read: 1, Published: 1, RecordsOut: 1},
-			publish: failing(1, queue.ErrUnavailable)},
+			publish: failing(1, queue.ErrUnavailable),
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

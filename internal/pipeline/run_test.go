@@ -23,8 +23,10 @@ import (
 var who = pipeline.Context{ID: "run-1", Traceparent: "00-aa-bb-01"}
 
 func TestRunCarriesEverything(t *testing.T) {
-	src := &pages{parts: [][]string{{"a", "drop1", "many3-b"}, {}, {"poison1", "c"}, {"keyless", "many0-x", "d"}},
-		bad: map[string]error{"keyless": errors.New("no key")}}
+	src := &pages{
+		parts: [][]string{{"a", "drop1", "many3-b"}, {}, {"poison1", "c"}, {"keyless", "many0-x", "d"}},
+		bad:   map[string]error{"keyless": errors.New("no key")},
+	}
 	b := newBroker()
 	var last pipeline.Counters
 	got, err := newPipeline(t, src, b).Run(t.Context(), who, func(c pipeline.Counters) { last = c })
@@ -44,8 +46,12 @@ func TestRunCarriesEverything(t *testing.T) {
 	if string(b.cursor) != "8" {
 		t.Errorf("cursor %s, want 8", b.cursor)
 	}
-	wantHeaders := []record.Header{{Name: "ferry-pipeline", Value: "orders"}, {Name: "ferry-run", Value: "run-1"},
-		{Name: "content-type", Value: "application/json"}, {Name: "traceparent", Value: "00-aa-bb-01"}}
+	wantHeaders := []record.Header{
+		{Name: "ferry-pipeline", Value: "orders"},
+		{Name: "ferry-run", Value: "run-1"},
+		{Name: "content-type", Value: "application/json"},
+		{Name: "traceparent", Value: "00-aa-bb-01"},
+	}
 	if d := cmp.Diff(wantHeaders, b.topics["orders"][0].Headers); d != "" {
 		t.Error("headers", d)
 	}
