@@ -414,13 +414,17 @@ func TestHistoryIsBounded(t *testing.T) {
 func TestStoredForm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		store := newMemory()
-		s := begin(t, Config{Store: store, Pipelines: []Pipeline{{Name: "orders", Every: time.Hour}}, Instance: "local",
+		s := begin(t, Config{
+			Store: store, Pipelines: []Pipeline{{Name: "orders", Every: time.Hour}}, Instance: "local",
 			Runner: newRunner(t, func(_ context.Context, info Info) (Outcome, error) {
 				time.Sleep(90 * time.Second)
 				info.Progress(Progress{TotalHint: 1200})
-				return Outcome{Status: RateLimited, Reason: "429 Too Many Requests", RetryAt: time.Now().Add(time.Minute),
-					Counters: Counters{Pages: 2, Read: 20, Published: 10, Filtered: 5, Seen: 4, Dead: 1, RecordsOut: 12}}, errors.New("429")
-			})})
+				return Outcome{
+					Status: RateLimited, Reason: "429 Too Many Requests", RetryAt: time.Now().Add(time.Minute),
+					Counters: Counters{Pages: 2, Read: 20, Published: 10, Filtered: 5, Seen: 4, Dead: 1, RecordsOut: 12},
+				}, errors.New("429")
+			}),
+		})
 		pass(2 * time.Minute)
 		if err := s.Pause(t.Context(), "orders"); err != nil {
 			t.Fatal(err)

@@ -202,8 +202,10 @@ func (s *Scheduler) open(ctx context.Context, p *pipeline, trigger string, sched
 		}
 	}
 
-	run := Run{ID: newID(now), Pipeline: p.Name, Trigger: trigger, Status: Running,
-		Started: utc(now), LastProgress: utc(now), Instance: s.cfg.Instance}
+	run := Run{
+		ID: newID(now), Pipeline: p.Name, Trigger: trigger, Status: Running,
+		Started: utc(now), LastProgress: utc(now), Instance: s.cfg.Instance,
+	}
 	m.through(p.schedule, run.Started)
 	m.Run, m.Open = run.ID, true
 	if err := s.records.putRun(ctx, run); err != nil {
@@ -246,7 +248,7 @@ func (s *Scheduler) execute(ctx context.Context, p *pipeline, a *active, info In
 	go func() { defer close(watched); a.watch(over, p.Timeout, p.Stall) }()
 	go func() { defer close(reported); s.report(ctx, a, over) }()
 
-	out, err, stack := call(ctx, s.cfg.Runner, info)
+	out, stack, err := call(ctx, s.cfg.Runner, info)
 	cause := context.Cause(ctx)
 	close(over)
 	<-watched

@@ -106,8 +106,10 @@ func (l *StoreLeases) Acquire(ctx context.Context, name string) (Lease, error) {
 	}
 	l.forget(name)
 
-	h := &held{leases: l, key: key, fence: mine.Fence, value: mine, revision: rev, good: start.Add(l.patience()),
-		lost: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{})}
+	h := &held{
+		leases: l, key: key, fence: mine.Fence, value: mine, revision: rev, good: start.Add(l.patience()),
+		lost: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
+	}
 	go h.renew()
 	return h, nil
 }

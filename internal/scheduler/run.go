@@ -13,6 +13,7 @@ import (
 // Status is where a run stands.
 type Status string
 
+// The statuses. A run is running until it has one of the others.
 const (
 	Running     Status = "running"
 	Succeeded   Status = "succeeded"
@@ -205,14 +206,14 @@ func conclude(cause error, out Outcome, err error) (Status, string) {
 }
 
 // call runs the Runner. A panic in one pipeline fails that run and no other.
-func call(ctx context.Context, r Runner, info Info) (out Outcome, err error, stack []byte) {
+func call(ctx context.Context, r Runner, info Info) (out Outcome, stack []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			out, err, stack = Outcome{}, fmt.Errorf("a defect in ferry, please report it: panic: %v", p), debug.Stack()
+			out, stack, err = Outcome{}, debug.Stack(), fmt.Errorf("a defect in ferry, please report it: panic: %v", p)
 		}
 	}()
 	out, err = r.Run(ctx, info)
-	return out, err, nil
+	return out, nil, err
 }
 
 func utc(t time.Time) time.Time { return t.Round(0).UTC() }

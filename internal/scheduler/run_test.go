@@ -21,16 +21,21 @@ func TestRunsAreEnded(t *testing.T) {
 		reason  string
 		counted int64
 	}{
-		{name: "stalled", p: Pipeline{Stall: 10 * time.Minute, Timeout: time.Hour}, after: 10 * time.Minute, cause: ErrStalled, status: Stalled,
-			reason: "no progress for 10m0s; what it has committed stays, and the next run goes on from there"},
-		{name: "stalled after progress", p: Pipeline{Stall: 10 * time.Minute}, after: 17 * time.Minute, cause: ErrStalled, status: Stalled, counted: 3,
+		{
+			name: "stalled", p: Pipeline{Stall: 10 * time.Minute, Timeout: time.Hour}, after: 10 * time.Minute, cause: ErrStalled, status: Stalled,
+			reason: "no progress for 10m0s; what it has committed stays, and the next run goes on from there",
+		},
+		{
+			name: "stalled after progress", p: Pipeline{Stall: 10 * time.Minute}, after: 17 * time.Minute, cause: ErrStalled, status: Stalled, counted: 3,
 			run: func(ctx context.Context, info Info) (Outcome, error) {
 				time.Sleep(7 * time.Minute)
 				info.Progress(Progress{Counters: Counters{Read: 3, Published: 3}})
 				<-ctx.Done()
 				return Outcome{}, ctx.Err()
-			}},
-		{name: "timeout in spite of progress", p: Pipeline{Stall: 10 * time.Minute, Timeout: time.Hour}, after: time.Hour, cause: ErrTimeout, status: Failed,
+			},
+		},
+		{
+			name: "timeout in spite of progress", p: Pipeline{Stall: 10 * time.Minute, Timeout: time.Hour}, after: time.Hour, cause: ErrTimeout, status: Failed,
 			reason: "ran longer than its timeout of 1h0m0s; what it has committed stays, and the next run goes on from there",
 			run: func(ctx context.Context, info Info) (Outcome, error) {
 				for ctx.Err() == nil {
@@ -41,7 +46,8 @@ func TestRunsAreEnded(t *testing.T) {
 					}
 				}
 				return Outcome{Status: Failed, Reason: "context canceled"}, ctx.Err()
-			}},
+			},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -43,45 +43,75 @@ func TestCronTicks(t *testing.T) {
 		// Berlin 2026: lost 29 March 02:00-03:00, repeated 25 October 02:00-03:00.
 		{"summer time", "0 6 * * *", berlin, "2026-03-28T12:00:00Z", []string{"2026-03-29T06:00:00+02:00", "2026-03-30T06:00:00+02:00"}},
 		{"winter time", "0 6 * * *", berlin, "2026-10-24T12:00:00Z", []string{"2026-10-25T06:00:00+01:00", "2026-10-26T06:00:00+01:00"}},
-		{"lost hour runs behind the gap", "30 2 * * *", berlin, "2026-03-28T00:00:00Z",
-			[]string{"2026-03-28T02:30:00+01:00", "2026-03-29T03:00:00+02:00", "2026-03-30T02:30:00+02:00"}},
-		{"several lost become one", "0,20,40 2 * * *", berlin, "2026-03-28T01:35:00Z",
-			[]string{"2026-03-28T02:40:00+01:00", "2026-03-29T03:00:00+02:00", "2026-03-30T02:00:00+02:00"}},
-		{"lost and present at the same moment", "0 2,3 * * *", berlin, "2026-03-28T03:00:00Z",
-			[]string{"2026-03-29T03:00:00+02:00", "2026-03-30T02:00:00+02:00"}},
-		{"repeated hour runs once", "30 2 * * *", berlin, "2026-10-24T00:00:00Z",
-			[]string{"2026-10-24T02:30:00+02:00", "2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"}},
+		{
+			"lost hour runs behind the gap", "30 2 * * *", berlin, "2026-03-28T00:00:00Z",
+			[]string{"2026-03-28T02:30:00+01:00", "2026-03-29T03:00:00+02:00", "2026-03-30T02:30:00+02:00"},
+		},
+		{
+			"several lost become one", "0,20,40 2 * * *", berlin, "2026-03-28T01:35:00Z",
+			[]string{"2026-03-28T02:40:00+01:00", "2026-03-29T03:00:00+02:00", "2026-03-30T02:00:00+02:00"},
+		},
+		{
+			"lost and present at the same moment", "0 2,3 * * *", berlin, "2026-03-28T03:00:00Z",
+			[]string{"2026-03-29T03:00:00+02:00", "2026-03-30T02:00:00+02:00"},
+		},
+		{
+			"repeated hour runs once", "30 2 * * *", berlin, "2026-10-24T00:00:00Z",
+			[]string{"2026-10-24T02:30:00+02:00", "2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"},
+		},
 		{"repeated hour, asked in the second", "30 2 * * *", berlin, "2026-10-25T01:10:00Z", []string{"2026-10-26T02:30:00+01:00"}},
 		{"end of the repeated hour", "0 3 * * *", berlin, "2026-10-25T00:30:00Z", []string{"2026-10-25T03:00:00+01:00"}},
-		{"every second hour, spring", "0 */2 * * *", berlin, "2026-03-28T23:00:00Z",
-			[]string{"2026-03-29T03:00:00+02:00", "2026-03-29T04:00:00+02:00"}},
-		{"every second hour, autumn", "0 */2 * * *", berlin, "2026-10-24T22:00:00Z",
-			[]string{"2026-10-25T02:00:00+02:00", "2026-10-25T04:00:00+01:00"}},
-		{"every hour passes through spring", "30 * * * *", berlin, "2026-03-29T00:00:00Z",
-			[]string{"2026-03-29T01:30:00+01:00", "2026-03-29T03:30:00+02:00", "2026-03-29T04:30:00+02:00"}},
-		{"every hour passes through autumn", "30 * * * *", berlin, "2026-10-25T00:00:00Z",
-			[]string{"2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00", "2026-10-25T03:30:00+01:00"}},
-		{"on the transition itself", "0 * * * *", berlin, "2026-10-25T00:00:00Z",
-			[]string{"2026-10-25T02:00:00+01:00", "2026-10-25T03:00:00+01:00"}},
-		{"quarter hours, autumn", "*/15 * * * *", berlin, "2026-10-25T00:30:00Z",
-			[]string{"2026-10-25T02:45:00+02:00", "2026-10-25T02:00:00+01:00", "2026-10-25T02:15:00+01:00"}},
-		{"every hour of one day, over a transition", "0 * 30 3 *", berlin, "2026-03-28T00:00:00Z",
-			[]string{"2026-03-30T00:00:00+02:00", "2026-03-30T01:00:00+02:00"}},
+		{
+			"every second hour, spring", "0 */2 * * *", berlin, "2026-03-28T23:00:00Z",
+			[]string{"2026-03-29T03:00:00+02:00", "2026-03-29T04:00:00+02:00"},
+		},
+		{
+			"every second hour, autumn", "0 */2 * * *", berlin, "2026-10-24T22:00:00Z",
+			[]string{"2026-10-25T02:00:00+02:00", "2026-10-25T04:00:00+01:00"},
+		},
+		{
+			"every hour passes through spring", "30 * * * *", berlin, "2026-03-29T00:00:00Z",
+			[]string{"2026-03-29T01:30:00+01:00", "2026-03-29T03:30:00+02:00", "2026-03-29T04:30:00+02:00"},
+		},
+		{
+			"every hour passes through autumn", "30 * * * *", berlin, "2026-10-25T00:00:00Z",
+			[]string{"2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00", "2026-10-25T03:30:00+01:00"},
+		},
+		{
+			"on the transition itself", "0 * * * *", berlin, "2026-10-25T00:00:00Z",
+			[]string{"2026-10-25T02:00:00+01:00", "2026-10-25T03:00:00+01:00"},
+		},
+		{
+			"quarter hours, autumn", "*/15 * * * *", berlin, "2026-10-25T00:30:00Z",
+			[]string{"2026-10-25T02:45:00+02:00", "2026-10-25T02:00:00+01:00", "2026-10-25T02:15:00+01:00"},
+		},
+		{
+			"every hour of one day, over a transition", "0 * 30 3 *", berlin, "2026-03-28T00:00:00Z",
+			[]string{"2026-03-30T00:00:00+02:00", "2026-03-30T01:00:00+02:00"},
+		},
 
 		// New York 2026: lost 8 March 02:00-03:00, repeated 1 November 01:00-02:00.
-		{"New York lost hour", "15 2 * * *", newYork, "2026-03-07T12:00:00Z",
-			[]string{"2026-03-08T03:00:00-04:00", "2026-03-09T02:15:00-04:00"}},
-		{"New York repeated hour", "15 1 * * *", newYork, "2026-10-31T12:00:00Z",
-			[]string{"2026-11-01T01:15:00-04:00", "2026-11-02T01:15:00-05:00"}},
-		{"New York every hour", "15 * * * *", newYork, "2026-11-01T05:00:00Z",
-			[]string{"2026-11-01T01:15:00-04:00", "2026-11-01T01:15:00-05:00", "2026-11-01T02:15:00-05:00"}},
+		{
+			"New York lost hour", "15 2 * * *", newYork, "2026-03-07T12:00:00Z",
+			[]string{"2026-03-08T03:00:00-04:00", "2026-03-09T02:15:00-04:00"},
+		},
+		{
+			"New York repeated hour", "15 1 * * *", newYork, "2026-10-31T12:00:00Z",
+			[]string{"2026-11-01T01:15:00-04:00", "2026-11-02T01:15:00-05:00"},
+		},
+		{
+			"New York every hour", "15 * * * *", newYork, "2026-11-01T05:00:00Z",
+			[]string{"2026-11-01T01:15:00-04:00", "2026-11-01T01:15:00-05:00", "2026-11-01T02:15:00-05:00"},
+		},
 		{"New York weekly at the end of summer time", "0 2 * * 6", newYork, "2026-10-31T06:00:00Z", []string{"2026-11-07T02:00:00-05:00"}},
 
 		// Lord Howe shifts by half an hour: lost 4 October 02:00-02:30, repeated 5 April 01:30-02:00.
 		{"half an hour lost", "15 2 * * *", lordHowe, "2026-10-03T00:00:00Z", []string{"2026-10-04T02:30:00+11:00", "2026-10-05T02:15:00+11:00"}},
 		{"half an hour repeated", "45 1 * * *", lordHowe, "2026-04-04T00:00:00Z", []string{"2026-04-05T01:45:00+11:00", "2026-04-06T01:45:00+10:30"}},
-		{"half an hour passing", "45 * * * *", lordHowe, "2026-04-04T14:40:00Z",
-			[]string{"2026-04-05T01:45:00+11:00", "2026-04-05T01:45:00+10:30", "2026-04-05T02:45:00+10:30"}},
+		{
+			"half an hour passing", "45 * * * *", lordHowe, "2026-04-04T14:40:00Z",
+			[]string{"2026-04-05T01:45:00+11:00", "2026-04-05T01:45:00+10:30", "2026-04-05T02:45:00+10:30"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -227,7 +257,7 @@ func TestJitter(t *testing.T) {
 			t.Errorf("%d of %d jitters in tenth %d: not spread evenly: %v", got, n, i, seen)
 		}
 	}
-	if jitter("orders", tick, limit) != jitter("orders", tick, limit) {
+	if here, there := jitter("orders", tick, limit), jitter("orders", tick, limit); here != there {
 		t.Error("two instances wait for different moments")
 	}
 	if jitter("orders", tick, limit) == jitter("users", tick, limit) {

@@ -125,8 +125,10 @@ func New(cfg Config) (*Scheduler, error) {
 	if cfg.OnUpdate == nil {
 		cfg.OnUpdate = func(Run) {}
 	}
-	s := &Scheduler{cfg: cfg, records: records{cfg.Store}, leases: cfg.Leases, pipelines: map[string]*pipeline{},
-		active: map[string]*active{}, quit: make(chan struct{})}
+	s := &Scheduler{
+		cfg: cfg, records: records{cfg.Store}, leases: cfg.Leases, pipelines: map[string]*pipeline{},
+		active: map[string]*active{}, quit: make(chan struct{}),
+	}
 	var errs []error
 	for _, p := range cfg.Pipelines {
 		schedule, err := p.check()
