@@ -2,6 +2,7 @@ package mockapi
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -279,10 +280,7 @@ func appendText(b []byte, text string) []byte {
 
 // nextURL is the request's own address with another token.
 func nextURL(a *answer, q query, t token) string {
-	values := url.Values{}
-	for k, v := range a.query() {
-		values[k] = v
-	}
+	values := maps.Clone(a.query())
 	values.Set("after", t.text(a.set.name))
 	u := url.URL{Path: a.r.URL.Path, RawQuery: values.Encode()}
 	host := a.r.Host

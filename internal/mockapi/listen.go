@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,7 +32,8 @@ func Start(addr string, opt Options) (*Running, error) {
 	if ip := net.ParseIP(host); host != "localhost" && !ip.IsLoopback() {
 		return nil, fmt.Errorf("listen for the simulated API on %q: only loopback is allowed; say 127.0.0.1:PORT", addr)
 	}
-	listener, err := net.Listen("tcp", addr)
+	var lc net.ListenConfig
+	listener, err := lc.Listen(context.Background(), "tcp", addr) // a loopback address is there or not, at once
 	if err != nil {
 		return nil, fmt.Errorf("listen for the simulated API on %s: %w", addr, err)
 	}
@@ -45,7 +44,7 @@ func Start(addr string, opt Options) (*Running, error) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	s := New(opt)
-	quiet := log.New(io.Discard, "", 0)
+	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	if opt.Logger != nil {
 		quiet = slog.NewLogLogger(opt.Logger.Handler(), slog.LevelDebug)
 	}

@@ -58,8 +58,7 @@ func parseQuery(a *answer, st style) (query, error) {
 		newline:    p.flag("newline", true),
 		number:     1,
 	}
-	switch p.word("order", "asc", "desc") {
-	case "desc":
+	if p.word("order", "asc", "desc") == "desc" {
 		q.order = descending
 	}
 	if p.flag("shuffle", false) {

@@ -58,7 +58,7 @@ func (a *answer) preempted() bool {
 	a.broken = true
 	switch f.Kind {
 	case Hangup:
-		a.takeOver(func(conn *net.TCPConn, _ *bufio.Writer) {})
+		a.takeOver(func(*net.TCPConn, *bufio.Writer) {})
 	case Status:
 		status := or(f.Status, http.StatusInternalServerError)
 		if f.RetryAfter != "" {
