@@ -45,8 +45,10 @@ func (f frozen) Handle(ctx context.Context, r slog.Record) error {
 	r.Time = time.Date(2026, 11, 23, 6, 16, 30, 123456789, time.UTC)
 	return f.Handler.Handle(ctx, r)
 }
+
 func (f frozen) WithAttrs(attrs []slog.Attr) slog.Handler { return frozen{f.Handler.WithAttrs(attrs)} }
-func (f frozen) WithGroup(name string) slog.Handler       { return frozen{f.Handler.WithGroup(name)} }
+
+func (f frozen) WithGroup(name string) slog.Handler { return frozen{f.Handler.WithGroup(name)} }
 
 func traced(ctx context.Context) context.Context {
 	return trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
