@@ -76,75 +76,95 @@ func (f *fake) Preview(_ context.Context, pipeline string, req PreviewRequest) (
 func (f *fake) Pipelines(context.Context) ([]Pipeline, error) {
 	return []Pipeline{examplePipeline()}, f.call("Pipelines", "")
 }
+
 func (f *fake) Pipeline(_ context.Context, name string) (Pipeline, error) {
 	return examplePipeline(), f.call("Pipeline", name)
 }
+
 func (f *fake) StartRun(_ context.Context, pipeline string) (Run, bool, error) {
 	if err := f.call("StartRun", pipeline); err != nil || f.startRun == nil {
 		return exampleRunning(), true, err
 	}
 	return f.startRun()
 }
+
 func (f *fake) Run(_ context.Context, id string) (Run, error) {
 	return exampleRunning(), f.call("Run", id)
 }
+
 func (f *fake) WaitRun(ctx context.Context, id string) (Run, error) {
 	if err := f.call("WaitRun", id); err != nil || f.waitRun == nil {
 		return exampleRun(), err
 	}
 	return f.waitRun(ctx, id)
 }
+
 func (f *fake) CancelRun(_ context.Context, id string) (Run, error) {
 	return exampleRun(), f.call("CancelRun", id)
 }
+
 func (f *fake) Runs(_ context.Context, pipeline string, limit int) ([]Run, error) {
 	return []Run{exampleRun()}, f.call("Runs", pipeline, limit)
 }
+
 func (f *fake) Pause(_ context.Context, pipeline string) (Pipeline, error) {
 	return examplePaused(), f.call("Pause", pipeline)
 }
+
 func (f *fake) Resume(_ context.Context, pipeline string) (Pipeline, error) {
 	return examplePipeline(), f.call("Resume", pipeline)
 }
+
 func (f *fake) Cursor(_ context.Context, pipeline string) (Cursor, error) {
 	return Cursor{pipeline, json.RawMessage(`{"n":12345678901234567890}`)}, f.call("Cursor", pipeline)
 }
+
 func (f *fake) SetCursor(_ context.Context, pipeline string, value json.RawMessage) (Cursor, error) {
 	return Cursor{pipeline, value}, f.call("SetCursor", pipeline, string(value))
 }
+
 func (f *fake) Topics(context.Context) ([]Topic, error) {
 	return []Topic{exampleTopic()}, f.call("Topics", "")
 }
+
 func (f *fake) Topic(_ context.Context, topic string) (Topic, error) {
 	return exampleTopic(), f.call("Topic", topic)
 }
+
 func (f *fake) Browse(_ context.Context, topic string, from int64, limit int) ([]Record, error) {
 	return []Record{exampleRecord()}, f.call("Browse", topic, from, limit)
 }
+
 func (f *fake) Receive(ctx context.Context, topic string, limit int, wait time.Duration) ([]Delivery, error) {
 	if err := f.call("Receive", topic, limit, wait); err != nil || f.receive == nil {
 		return []Delivery{{Record: exampleRecord(), Receipt: "r1", Attempt: 1}}, err
 	}
 	return f.receive(ctx, wait)
 }
+
 func (f *fake) Ack(_ context.Context, topic string, receipts []string) error {
 	return f.call("Ack", topic, receipts)
 }
+
 func (f *fake) Nack(_ context.Context, topic string, receipts []string) error {
 	return f.call("Nack", topic, receipts)
 }
+
 func (f *fake) Dead(_ context.Context, pipeline string, from int64, limit int) ([]DeadLetter, error) {
 	return []DeadLetter{exampleDead()}, f.call("Dead", pipeline, from, limit)
 }
+
 func (f *fake) Replay(_ context.Context, pipeline string, positions []int64) (Replayed, error) {
 	return Replayed{Pipeline: pipeline, Read: len(positions)}, f.call("Replay", pipeline, positions)
 }
+
 func (f *fake) Subscribe(ctx context.Context) <-chan Update {
 	if f.subscribe != nil {
 		return f.subscribe(ctx)
 	}
 	return make(chan Update)
 }
+
 func (f *fake) Ready(ctx context.Context) error {
 	if f.ready != nil {
 		return f.ready(ctx)

@@ -143,7 +143,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // finish answers for a handler that panicked, and tells Observe and the log.
 func (h *Handler) finish(x *exchange, r *http.Request) {
 	v := recover()
-	if v != nil && v != http.ErrAbortHandler {
+	if v != nil && v != http.ErrAbortHandler { //nolint:errorlint // panics carry it as it is
 		h.log.LogAttrs(r.Context(), slog.LevelError, "request panicked", slog.Any("panic", v),
 			slog.String("request", x.id), slog.String("route", x.route), slog.String("caller", x.caller), slog.String("stack", string(debug.Stack())))
 		if x.status == 0 {

@@ -117,7 +117,7 @@ func TestDocumentIsSound(t *testing.T) {
 				t.Errorf("%s: parameter %v has no description", name, p["name"])
 			}
 		}
-		for _, segment := range strings.Split(op.path, "/") {
+		for segment := range strings.SplitSeq(op.path, "/") {
 			if param, ok := strings.CutPrefix(segment, "{"); ok && !hasParam(op.value, strings.TrimSuffix(param, "}")) {
 				t.Errorf("%s: %s is not among the parameters", name, segment)
 			}
@@ -308,7 +308,7 @@ func resolve(doc any, ref string) (any, bool) {
 	if !ok {
 		return nil, false
 	}
-	for _, key := range strings.Split(path, "/") {
+	for key := range strings.SplitSeq(path, "/") {
 		m, ok := doc.(map[string]any)
 		if !ok {
 			return nil, false

@@ -46,7 +46,8 @@ func (h *Handler) registerPipelines(rt *router) {
 		PipelinePath
 		Repeatable
 		Body *PreviewRequest
-	}) (*body[Preview], error) {
+	},
+	) (*body[Preview], error) {
 		var req PreviewRequest
 		if in.Body != nil {
 			req = *in.Body
@@ -66,7 +67,8 @@ func (h *Handler) registerPipelines(rt *router) {
 	}, func(ctx context.Context, in *struct {
 		PipelinePath
 		Repeatable
-	}) (*body[Pipeline], error) {
+	},
+	) (*body[Pipeline], error) {
 		return reply(h.svc.Pause(ctx, in.Name))
 	})
 
@@ -77,7 +79,8 @@ func (h *Handler) registerPipelines(rt *router) {
 	}, func(ctx context.Context, in *struct {
 		PipelinePath
 		Repeatable
-	}) (*body[Pipeline], error) {
+	},
+	) (*body[Pipeline], error) {
 		return reply(h.svc.Resume(ctx, in.Name))
 	})
 }
@@ -100,7 +103,8 @@ func (h *Handler) registerCursors(rt *router) {
 	}, func(ctx context.Context, in *struct {
 		PipelinePath
 		Body SetCursor
-	}) (*body[Cursor], error) {
+	},
+	) (*body[Cursor], error) {
 		if in.Body.Pipeline != "" && in.Body.Pipeline != in.Name {
 			return nil, invalid("body.pipeline", "is not the pipeline in the address")
 		}

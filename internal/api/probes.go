@@ -24,9 +24,9 @@ func (h *Handler) registerProbes(rt *router) {
 		id: "get-liveness", method: http.MethodGet, path: "/livez", tag: tagService, free: true,
 		summary: "Is the process alive?", description: "Always 200 while the process serves. Restart it when this fails; not when /readyz does.",
 		says: "Alive.",
-	}, nil, content(), func(w http.ResponseWriter, r *http.Request) {
+	}, nil, content(), func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
-		writeJSON(w, http.StatusOK, alive)
+		writeJSON(w, alive)
 	})
 
 	raw(rt, operation{
@@ -47,7 +47,7 @@ func (h *Handler) registerProbes(rt *router) {
 			p.write(w, exchangeOf(r.Context()))
 			return
 		}
-		writeJSON(w, http.StatusOK, alive)
+		writeJSON(w, alive)
 	})
 
 	metrics := h.opt.Metrics
@@ -114,7 +114,7 @@ func (h *Handler) explain(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Vary", "Accept")
 	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
-		writeJSON(w, http.StatusOK, problemType(k))
+		writeJSON(w, problemType(k))
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -120,9 +121,7 @@ func retryAfter(d time.Duration) string {
 // write sends the problem as the whole answer.
 func (p *Problem) write(w http.ResponseWriter, x *exchange) {
 	h := w.Header()
-	for name, values := range p.GetHeaders() {
-		h[name] = values
-	}
+	maps.Copy(h, p.GetHeaders())
 	h.Del("Content-Encoding")
 	h.Set("Content-Type", contentTypeProblem)
 	p.Instance = x.instance()

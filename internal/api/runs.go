@@ -59,7 +59,8 @@ func (h *Handler) registerRuns(rt *router) {
 		PipelinePath
 		WaitQuery
 		Repeatable
-	}) (*startedOutput, error) {
+	},
+	) (*startedOutput, error) {
 		start, cancel := context.WithTimeout(ctx, h.opt.Server.RequestTimeout.D())
 		run, isNew, err := h.svc.StartRun(start, in.Name)
 		cancel()
@@ -89,7 +90,8 @@ func (h *Handler) registerRuns(rt *router) {
 	}, func(ctx context.Context, in *struct {
 		Pipeline string `query:"pipeline" maxLength:"128" doc:"Only this pipeline's runs." example:"orders"`
 		Limit    int    `query:"limit" minimum:"1" maximum:"1000" default:"50" doc:"Most runs to list."`
-	}) (*body[RunList], error) {
+	},
+	) (*body[RunList], error) {
 		v, err := h.svc.Runs(ctx, in.Pipeline, in.Limit)
 		return reply(RunList{some(v)}, err)
 	})
@@ -101,7 +103,8 @@ func (h *Handler) registerRuns(rt *router) {
 	}, func(ctx context.Context, in *struct {
 		RunPath
 		WaitQuery
-	}) (*body[Run], error) {
+	},
+	) (*body[Run], error) {
 		if in.wait > 0 {
 			return reply(h.waitRun(ctx, in.ID, in.wait))
 		}
@@ -117,11 +120,13 @@ func (h *Handler) registerRuns(rt *router) {
 	}, func(ctx context.Context, in *struct {
 		RunPath
 		Repeatable
-	}) (*body[Run], error) {
+	},
+	) (*body[Run], error) {
 		return reply(h.svc.CancelRun(ctx, in.ID))
 	})
 }
 
+// RunPath names a run in an address.
 type RunPath struct {
 	ID string `path:"id" maxLength:"128" doc:"The run." example:"01JNB4X7Z8QK"`
 }

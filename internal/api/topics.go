@@ -45,7 +45,8 @@ func (h *Handler) registerTopics(rt *router) {
 	}, func(ctx context.Context, in *struct {
 		TopicPath
 		PageQuery
-	}) (*body[RecordList], error) {
+	},
+	) (*body[RecordList], error) {
 		v, err := h.svc.Browse(ctx, in.Topic, in.From, in.Limit)
 		out := RecordList{Records: some(v), Next: max(in.From, 0)}
 		if n := len(v); n > 0 {
@@ -66,7 +67,8 @@ func (h *Handler) registerTopics(rt *router) {
 		TopicPath
 		Repeatable
 		Body *ReceiveRequest
-	}) (*body[DeliveryList], error) {
+	},
+	) (*body[DeliveryList], error) {
 		req := ReceiveRequest{}
 		if in.Body != nil {
 			req = *in.Body
@@ -93,7 +95,8 @@ func (h *Handler) registerTopics(rt *router) {
 		TopicPath
 		Repeatable
 		Body AckRequest
-	}) (*body[Acked], error) {
+	},
+	) (*body[Acked], error) {
 		if len(in.Body.Receipts)+len(in.Body.Nack) == 0 {
 			return nil, invalid("body", "expected receipts or nack")
 		}
@@ -139,7 +142,8 @@ func (h *Handler) registerDead(rt *router) {
 	}, func(ctx context.Context, in *struct {
 		PipelinePath
 		PageQuery
-	}) (*body[DeadList], error) {
+	},
+	) (*body[DeadList], error) {
 		v, err := h.svc.Dead(ctx, in.Name, in.From, in.Limit)
 		out := DeadList{Dead: some(v), Next: max(in.From, 0)}
 		if n := len(v); n > 0 {
@@ -159,7 +163,8 @@ func (h *Handler) registerDead(rt *router) {
 		PipelinePath
 		Repeatable
 		Body *ReplayRequest
-	}) (*body[Replayed], error) {
+	},
+	) (*body[Replayed], error) {
 		var positions []int64
 		if in.Body != nil {
 			if positions = in.Body.Positions; positions != nil && len(positions) == 0 {

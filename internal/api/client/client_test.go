@@ -40,52 +40,69 @@ func run(id string) api.Run { return api.Run{ID: id, Status: "succeeded", Ended:
 func (s *said) Process(_ context.Context, p string) (api.Processed, error) {
 	return api.Processed{Data: json.RawMessage(`{"id":1}`)}, s.note("Process", p)
 }
+
 func (s *said) Push(_ context.Context, p, contentType string, body []byte) (api.Pushed, error) {
 	return api.Pushed{Pipeline: p, Read: 2, IDs: []string{"a"}}, s.note("Push", p, contentType, string(body))
 }
+
 func (s *said) Preview(_ context.Context, p string, r api.PreviewRequest) (api.Preview, error) {
 	return api.Preview{Pipeline: p, Read: 9, Next: json.RawMessage(`1`)}, s.note("Preview", p, string(r.Cursor), r.Limit)
 }
+
 func (s *said) Pipelines(context.Context) ([]api.Pipeline, error) {
 	return []api.Pipeline{{Name: "a"}}, s.note("Pipelines")
 }
+
 func (s *said) Pipeline(_ context.Context, p string) (api.Pipeline, error) {
 	return api.Pipeline{Name: p}, s.note("Pipeline", p)
 }
+
 func (s *said) StartRun(_ context.Context, p string) (api.Run, bool, error) {
 	return run("r1"), true, s.note("StartRun", p)
 }
+
 func (s *said) Run(_ context.Context, id string) (api.Run, error) { return run(id), s.note("Run", id) }
+
 func (s *said) WaitRun(_ context.Context, id string) (api.Run, error) {
 	return run(id), s.note("WaitRun", id)
 }
+
 func (s *said) CancelRun(_ context.Context, id string) (api.Run, error) {
 	return run(id), s.note("CancelRun", id)
 }
+
 func (s *said) Runs(_ context.Context, p string, limit int) ([]api.Run, error) {
 	return []api.Run{run("r1")}, s.note("Runs", p, limit)
 }
+
 func (s *said) Pause(_ context.Context, p string) (api.Pipeline, error) {
 	return api.Pipeline{Name: p, State: "paused"}, s.note("Pause", p)
 }
+
 func (s *said) Resume(_ context.Context, p string) (api.Pipeline, error) {
 	return api.Pipeline{Name: p, State: "idle"}, s.note("Resume", p)
 }
+
 func (s *said) Cursor(_ context.Context, p string) (api.Cursor, error) {
 	return api.Cursor{Pipeline: p, Cursor: json.RawMessage(`{"n":12345678901234567890}`)}, s.note("Cursor", p)
 }
+
 func (s *said) SetCursor(_ context.Context, p string, v json.RawMessage) (api.Cursor, error) {
 	return api.Cursor{Pipeline: p, Cursor: json.RawMessage(`null`)}, s.note("SetCursor", p, v == nil, string(v))
 }
+
 func (s *said) Topics(context.Context) ([]api.Topic, error) {
 	return []api.Topic{{Topic: "a"}}, s.note("Topics")
 }
+
 func (s *said) Topic(_ context.Context, t string) (api.Topic, error) {
 	return api.Topic{Topic: t, Records: 3}, s.note("Topic", t)
 }
+
 func (s *said) Browse(_ context.Context, t string, from int64, limit int) ([]api.Record, error) {
 	return []api.Record{{ID: "x", Position: 4, Data: json.RawMessage(`1`)}}, s.note("Browse", t, from, limit)
 }
+
 func (s *said) Receive(_ context.Context, t string, limit int, wait time.Duration) ([]api.Delivery, error) {
 	return []api.Delivery{{Record: api.Record{ID: "x", Data: json.RawMessage(`1`)}, Receipt: "r", Attempt: 2}}, s.note("Receive", t, limit, wait)
 }
@@ -94,6 +111,7 @@ func (s *said) Nack(_ context.Context, t string, r []string) error { return s.no
 func (s *said) Dead(_ context.Context, p string, from int64, limit int) ([]api.DeadLetter, error) {
 	return []api.DeadLetter{{Record: api.Record{ID: "x", Data: json.RawMessage(`1`)}, Stage: "map"}}, s.note("Dead", p, from, limit)
 }
+
 func (s *said) Replay(_ context.Context, p string, at []int64) (api.Replayed, error) {
 	return api.Replayed{Pipeline: p, Read: 1}, s.note("Replay", p, at == nil, at)
 }
