@@ -114,8 +114,10 @@ func publishReadyMade() error {
 		if err != nil {
 			return err
 		}
-		batch[i] = record.Record{ID: record.ID("orders", strconv.Itoa(i), nil), Key: strconv.Itoa(i), Data: data,
-			Headers: []record.Header{{Name: "ferry-pipeline", Value: "orders"}, {Name: "ferry-run", Value: "20261123T061630.123Z-x7f3k"}, {Name: "content-type", Value: "application/json"}}}
+		batch[i] = record.Record{
+			ID: record.ID("orders", strconv.Itoa(i), nil), Key: strconv.Itoa(i), Data: data,
+			Headers: []record.Header{{Name: "ferry-pipeline", Value: "orders"}, {Name: "ferry-run", Value: "20261123T061630.123Z-x7f3k"}, {Name: "content-type", Value: "application/json"}},
+		}
 	}
 	begin := time.Now()
 	for range *pages {
