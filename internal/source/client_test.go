@@ -184,6 +184,35 @@ func TestNoWayFromHTTPS(t *testing.T) {
 	}
 }
 
+// HTTP/2 has the same limits: a stream that falls silent is given up, and the connection goes on.
+func TestHTTP2(t *testing.T) {
+	var conns sync.Map
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conns.Store(r.RemoteAddr, r.Proto)
+		if r.URL.Path == "/stall" {
+			begin("[1,")(w, r)
+		}
+		fmt.Fprint(w, rows(0, 10))
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	pool := srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	cfg := config.Source{Base: srv.URL, Timeouts: config.Timeouts{Idle: config.Duration(50 * time.Millisecond)}}
+	good := open(t, cfg, Options{RootCAs: pool})
+	wantRows(t, readAll(t, good, nil), 10)
+	cfg.Get = "/stall"
+	if _, err := tryAll(t, open(t, cfg, Options{Transport: good.client.transport}), nil); err == nil || !strings.HasPrefix(err.Error(), "timeout: the body was silent for 50ms") {
+		t.Errorf("error %v", err)
+	}
+	wantRows(t, readAll(t, good, nil), 10)
+	n := 0
+	conns.Range(func(_, proto any) bool { n++; return proto == "HTTP/2.0" })
+	if n != 1 {
+		t.Errorf("%d connections, or another protocol", n)
+	}
+}
+
 // No text that a person or a program gets to see holds a secret, whatever the other side echoes (invariant 8).
 func TestSecretsStayInside(t *testing.T) {
 	secret := []string{"hunter2-bearer", "hunter2&query", "hunter2-header", "hunter2-client", "hunter2-password", "hunter2-token", "hunter2-body"}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -66,7 +67,7 @@ func (s shortIDs) MarshalText() ([]byte, error) {
 func (s *shortIDs) UnmarshalText(text []byte) error {
 	raw, err := base64.RawStdEncoding.AppendDecode(nil, text)
 	if err != nil || len(raw)%8 != 0 {
-		return fmt.Errorf("ids are not whole")
+		return errors.New("ids are not whole")
 	}
 	ids := make(shortIDs, 0, len(raw)/8)
 	for ; len(raw) > 0; raw = raw[8:] {
@@ -146,9 +147,4 @@ func decodeCursor(c record.Cursor) (*position, error) {
 		return nil, failf(KindCursor, "the saved cursor has a negative count; reset it")
 	}
 	return p, nil
-}
-
-// finished is the position after a complete pull: only what the next one needs to know.
-func (p *position) finished(reached *mark) *position {
-	return &position{Since: reached}
 }

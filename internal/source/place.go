@@ -3,6 +3,7 @@ package source
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -93,7 +94,7 @@ func decodeBody(raw []byte) (map[string]any, error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber() // numbers are sent as they were typed
 	if err := d.Decode(&body); err != nil || body == nil {
-		return nil, fmt.Errorf("body: to carry body.PATH it must be a mapping")
+		return nil, errors.New("body: to carry body.PATH it must be a mapping")
 	}
 	return body, nil
 }

@@ -16,7 +16,8 @@ const recordOverhead = 160
 // maxKey bounds a record's key, in bytes.
 const maxKey = 1024
 
-// finder says where the records of a page are.
+// finder says where the records of a page are. A path that leads to an array means the array's elements, with [] at its
+// end or not; one that leads to anything else means that one value.
 type finder struct {
 	src     string
 	auto    bool

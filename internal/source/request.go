@@ -3,7 +3,7 @@ package source
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -93,10 +93,10 @@ func address(base, path string) (*url.URL, error) {
 	}
 	u, err := url.Parse(text)
 	if err != nil { // its text would show the address, with whatever secret is in it
-		return nil, fmt.Errorf("base and get or post make no address that can be parsed")
+		return nil, errors.New("base and get or post make no address that can be parsed")
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("base and get or post must make an address that begins with http:// or https:// and a host")
+		return nil, errors.New("base and get or post must make an address that begins with http:// or https:// and a host")
 	}
 	return u, nil
 }

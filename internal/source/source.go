@@ -272,7 +272,7 @@ func (s *Source) fetch(ctx context.Context) (record.Part, error) {
 	limit := int64(s.cfg.Limits.Envelope)
 	size := int64(4 << 10)
 	if a.length >= 0 && !a.body.packed {
-		size = min(a.length, limit) + 1
+		size = min(a.length, limit, partBytes) + 1 // and one byte to see the end
 	}
 	p.buf = make([]byte, 0, size)
 	if err := p.all(limit, ""); err != nil {
