@@ -39,6 +39,8 @@ type Config struct {
 
 	// Replicas of a topic, 1 to 5. Default 1.
 	Replicas int
+	// Memory keeps topics in memory: nothing survives a restart. For trials, and to measure what durability costs.
+	Memory bool
 	// MaxAge is how long records are kept; 0 keeps them for good. Cursors are kept for good in any case.
 	MaxAge time.Duration
 	// MaxBytes is the size at which a topic takes no more records (queue.ErrFull); 0 means no limit.
@@ -84,7 +86,7 @@ func (c Config) withDefaults() (Config, error) {
 var (
 	embeddedParameters = []string{"listen"}
 	serverParameters   = []string{"ca", "cert", "creds", "domain", "key", "replicas", "timeout"}
-	commonParameters   = []string{"create", "max_age", "max_bytes", "redelivery"}
+	commonParameters   = []string{"create", "max_age", "max_bytes", "redelivery", "storage"}
 )
 
 // ParseURL reads `embedded:?listen=127.0.0.1:4222&max_age=7d&max_bytes=10GiB` and
@@ -192,6 +194,11 @@ func (c *Config) set(name, value string) error {
 		if c.Replicas, err = strconv.Atoi(value); err != nil || c.Replicas < 1 || c.Replicas > 5 {
 			return fmt.Errorf("%q is not a number from 1 to 5", value)
 		}
+	case "storage":
+		if value != "file" && value != "memory" {
+			return fmt.Errorf("%q is neither file nor memory", value)
+		}
+		c.Memory = value == "memory"
 	case "create":
 		if c.Create, err = strconv.ParseBool(value); err != nil {
 			return fmt.Errorf("%q is neither true nor false", value)

@@ -86,7 +86,7 @@ func (q *Queue) streamConfig(t topic) jetstream.StreamConfig {
 		Name:        t.stream(),
 		Description: "records, dead letters and cursors of ferry's topic " + t.base,
 		Subjects:    []string{t.base, queue.DeadTopic(t.base), cursorPrefix + t.base + ".*"},
-		Storage:     jetstream.FileStorage,
+		Storage:     q.storage(),
 		Retention:   jetstream.LimitsPolicy,
 		// A full topic pushes back instead of dropping what nobody has read, or a cursor.
 		Discard:            jetstream.DiscardNew,
@@ -103,6 +103,13 @@ func (q *Queue) streamConfig(t topic) jetstream.StreamConfig {
 		AllowAtomicPublish: q.atomic,
 		Metadata:           map[string]string{topicMeta: t.base},
 	}
+}
+
+func (q *Queue) storage() jetstream.StorageType {
+	if q.cfg.Memory {
+		return jetstream.MemoryStorage
+	}
+	return jetstream.FileStorage
 }
 
 func orUnlimited(n int64) int64 {
@@ -197,7 +204,9 @@ func (q *Queue) checkStream(t topic, have jetstream.StreamConfig) error {
 	switch {
 	case have.Metadata[topicMeta] != "" && have.Metadata[topicMeta] != t.base:
 		return bad("it belongs to topic " + have.Metadata[topicMeta])
-	case have.Storage != jetstream.FileStorage:
+	case have.Storage != want.Storage && q.cfg.Memory:
+		return bad("it is kept on disk, and the queue URL says storage=memory")
+	case have.Storage != want.Storage:
 		return bad("it is kept in memory, not on disk")
 	case have.PersistMode == jetstream.AsyncPersistMode:
 		return bad("it confirms records before they are on disk (persist mode async)")

@@ -174,6 +174,9 @@ func (q *Queue) discover(ctx context.Context) error {
 	} else {
 		q.info.Note = "whether the server syncs before it confirms is its own setting (sync_interval: always)"
 	}
+	if q.cfg.Memory {
+		q.info.Note = "topics are kept in memory (storage=memory): a restart loses everything"
+	}
 	if !q.atomic {
 		q.info.Limits.CommitRecords = maxPending
 		q.info.Tier, q.info.Window = queue.Deduplicated, 2*time.Minute
