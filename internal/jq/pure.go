@@ -52,7 +52,7 @@ func visitFuncs(v reflect.Value, visit func(*gojq.Func)) {
 		if v.IsNil() {
 			return
 		}
-		if f, ok := v.Interface().(*gojq.Func); ok {
+		if f, ok := reflect.TypeAssert[*gojq.Func](v); ok {
 			visit(f)
 		}
 		visitFuncs(v.Elem(), visit)
@@ -61,8 +61,8 @@ func visitFuncs(v reflect.Value, visit func(*gojq.Func)) {
 			visitFuncs(v.Index(i), visit)
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			visitFuncs(v.Field(i), visit)
+		for _, field := range v.Fields() {
+			visitFuncs(field, visit)
 		}
 	}
 }
