@@ -254,10 +254,15 @@ func closeUnderLoad(s *suite) {
 	last := make([]error, callers)
 	var wg sync.WaitGroup
 	var total atomic.Int64
-	enough := make(chan struct{})
+	enough, giveUp := make(chan struct{}), make(chan struct{})
 	for g := range callers {
 		wg.Go(func() {
 			for i := 0; ; i++ {
+				select {
+				case <-giveUp: // the queue does not close
+					return
+				default:
+				}
 				err := q.Publish(s.ctx(), topic, recs(fmt.Sprint("c", g), i, 1))
 				if err != nil {
 					last[g] = err
@@ -275,8 +280,11 @@ func closeUnderLoad(s *suite) {
 	case <-s.ctx().Done():
 		s.Fatal("publishing hangs")
 	}
-	s.must(q.Close(s.ctx()))
+	err := q.Close(s.ctx())
+	late := time.AfterFunc(2*time.Second, func() { close(giveUp) })
 	wg.Wait()
+	late.Stop()
+	s.must(err)
 	for g, err := range last {
 		if !errors.Is(err, queue.ErrClosed) {
 			s.Errorf("caller %d: error %v, want ErrClosed: closing waits for what is under way", g, err)
