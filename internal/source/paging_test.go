@@ -401,3 +401,58 @@ func FuzzNextLink(f *testing.F) {
 		}
 	})
 }
+
+// Whatever a page says of the next one: it is followed within the origin, or refused with an *Error; and what goes into
+// the cursor is bounded and can be read again.
+func FuzzPaging(f *testing.F) {
+	f.Add([]byte(`{"r":[],"n":"/x?a=1#b","t":3}`), `</y>; rel=next`, 2)
+	f.Add([]byte(`{"n":"//evil.example/x","next":"http:\\\\evil"}`), "", 0)
+	f.Add([]byte(`{"n":"\ud800","links":{"next":{"href":"?\u0000"}},"t":1e3}`), "x", 1)
+	f.Add([]byte(`[]`), "", 1)
+	var sources []*Source
+	for _, p := range []config.Paginate{
+		{}, {Word: "link_header"}, {NextURL: ".n"}, {Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}, {Cursor: &config.CursorPaging{From: "header.Link", Into: "header.X-T"}},
+		{Page: &config.PagePaging{Total: ".t"}}, {Offset: &config.OffsetPaging{Total: ".t"}},
+	} {
+		s, err := New(config.Source{Base: "http://localhost:8080/v1", Paginate: p}, Options{Pipeline: "p"})
+		if err != nil {
+			f.Fatal(err)
+		}
+		sources = append(sources, s)
+	}
+	f.Fuzz(func(t *testing.T, envelope []byte, header string, records int) {
+		if !json.Valid(envelope) {
+			return
+		}
+		for _, s := range sources {
+			from := &position{}
+			for range 3 {
+				pg := &page{header: http.Header{"Link": {header}}, url: s.template.url, envelope: envelope, records: records & 7, ids: digest(records)}
+				to, more, _, err := s.next(t.Context(), from, pg)
+				var e *Error
+				if err != nil && !errors.As(err, &e) {
+					t.Fatalf("%s: %v is no *Error", s.paging.style, err)
+				}
+				if err != nil || !more {
+					break
+				}
+				c := to.encode()
+				if len(c) > maxCursor {
+					t.Fatalf("%s: a cursor of %d bytes", s.paging.style, len(c))
+				}
+				back, err := s.position(c)
+				if err != nil {
+					t.Fatalf("%s: %s: %v", s.paging.style, c, err)
+				}
+				r, err := s.build(back)
+				if err != nil {
+					t.Fatalf("%s: %s: %v", s.paging.style, c, err)
+				}
+				if !s.client.isOwn(r.url) || r.url.Hostname() != "localhost" || r.url.Port() != "8080" {
+					t.Fatalf("%s: led to %s", s.paging.style, r.url)
+				}
+				from = back
+			}
+		}
+	})
+}
