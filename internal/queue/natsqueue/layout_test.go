@@ -1,0 +1,270 @@
+package natsqueue
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"ferry/internal/embedded"
+	"ferry/internal/queue"
+	"ferry/internal/record"
+	"ferry/internal/retry"
+)
+
+func TestTopicNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"orders":                 "ferry-orders",
+		"orders.eu":              "ferry-orders~eu",
+		"orders.eu.dead":         "ferry-orders~eu",
+		"A_b-9":                  "ferry-A_b-9",
+		"deadly":                 "ferry-deadly",
+		"":                       "",
+		".orders":                "",
+		"orders.":                "",
+		"a..b":                   "",
+		"a b":                    "",
+		"a*":                     "",
+		"a.>":                    "",
+		"a/b":                    "",
+		"$JS.API":                "",
+		"ü":                      "",
+		"ferry":                  "",
+		"ferry.cursor.a.b":       "",
+		"orders.dead.dead":       "",
+		strings.Repeat("a", 201): "",
+	} {
+		tp, err := parseTopic(name)
+		if want == "" {
+			if err == nil || !retry.IsPermanent(err) {
+				t.Errorf("topic %q: %v, want a permanent error", name, err)
+			}
+			continue
+		}
+		if err != nil || tp.stream() != want {
+			t.Errorf("topic %q lies in %q (%v), want %q", name, tp.stream(), err, want)
+		}
+	}
+}
+
+func one(id string) []record.Record { return []record.Record{{ID: id, Data: []byte(`1`)}} }
+
+// TestOverlappingTopics has topics that are parts of each other's names.
+func TestOverlappingTopics(t *testing.T) {
+	q := open(t, embeddedConfig(serve(t, embedded.Options{})))
+	for _, topic := range []string{"a", "a.b", "a.b.c", "cursor.a", "a-b", "a_b"} {
+		w, err := q.OpenWriter(t.Context(), "p", topic)
+		if err != nil {
+			t.Fatal(topic, err)
+		}
+		if err := w.Commit(t.Context(), queue.Batch{Records: one(topic)}, record.Cursor(topic)); err != nil {
+			t.Fatal(topic, err)
+		}
+	}
+	for _, topic := range []string{"a", "a.b", "a.b.c", "cursor.a", "a-b", "a_b"} {
+		got, err := q.Browse(t.Context(), topic, 0, 10)
+		if err != nil || len(got) != 1 || got[0].ID != topic {
+			t.Fatalf("%s holds %v (%v)", topic, got, err)
+		}
+		if c, err := q.Cursor(t.Context(), "p", topic); err != nil || string(c) != topic {
+			t.Fatalf("cursor of %s: %q, %v", topic, c, err)
+		}
+	}
+	if err := q.Publish(t.Context(), "A", one("x")); err == nil || !strings.Contains(err.Error(), "upper and lower case") {
+		t.Fatalf("topic A beside a: %v", err)
+	}
+	if _, err := q.OpenWriter(t.Context(), "a.b", "a"); err == nil {
+		t.Fatal("a pipeline with a dot in its name was taken")
+	}
+	if _, err := q.OpenWriter(t.Context(), "p", "a.dead"); err == nil {
+		t.Fatal("a pipeline may write to a dead-letter topic")
+	}
+}
+
+// TestForeignStreams meets streams that others have made.
+func TestForeignStreams(t *testing.T) {
+	q := open(t, embeddedConfig(serve(t, embedded.Options{})))
+	right := func(name string) jetstream.StreamConfig {
+		tp, err := parseTopic(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := q.streamConfig(tp)
+		c.Metadata = nil
+		return c
+	}
+	for name, tt := range map[string]struct {
+		change func(*jetstream.StreamConfig)
+		want   string
+	}{
+		"subjects": {func(c *jetstream.StreamConfig) { c.Name, c.Subjects = "OTHERS", []string{"subjects"} }, "another stream of this NATS server has a subject"},
+		"stolen":   {func(c *jetstream.StreamConfig) { c.Subjects = []string{"x"} }, "lacks the subject stolen"},
+		"memory":   {func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "in memory"},
+		"workq":    {func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy }, "retention"},
+		"few":      {func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject, c.DiscardNewPerSubject = 3, false }, "max_msgs_per_subject"},
+		"old":      {func(c *jetstream.StreamConfig) { c.MaxMsgs, c.Discard = 10, jetstream.DiscardOld }, "drops old records"},
+		"noack":    {func(c *jetstream.StreamConfig) { c.NoAck, c.AllowAtomicPublish = true, false }, "does not confirm"},
+	} {
+		c := right(name)
+		tt.change(&c)
+		if _, err := q.js.CreateStream(t.Context(), c); err != nil {
+			t.Fatal(name, err)
+		}
+		err := q.Publish(t.Context(), name, one("1"))
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !retry.IsPermanent(err) {
+			t.Errorf("%s: error %v, want a permanent one with %q", name, err, tt.want)
+		}
+	}
+	// One made by hand in the right way is fine.
+	if _, err := q.js.CreateStream(t.Context(), right("fine")); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Publish(t.Context(), "fine", one("1")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLimitsFollowTheURL(t *testing.T) {
+	s := serve(t, embedded.Options{})
+	c := embeddedConfig(s)
+	if err := open(t, c).Publish(t.Context(), "t", one("1")); err != nil {
+		t.Fatal(err)
+	}
+	c.MaxAge, c.MaxBytes = time.Hour, 1<<20
+	q := open(t, c)
+	if err := q.Publish(t.Context(), "t", one("2")); err != nil {
+		t.Fatal(err)
+	}
+	str, err := q.js.Stream(t.Context(), "ferry-t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := str.CachedInfo().Config; got.MaxAge != time.Hour || got.MaxBytes != 1<<20 {
+		t.Fatalf("limits are %s and %d", got.MaxAge, got.MaxBytes)
+	}
+	c.Create = false
+	q = open(t, c)
+	if err := q.Publish(t.Context(), "new", one("1")); !errors.Is(err, queue.ErrNoTopic) || !retry.IsPermanent(err) {
+		t.Fatalf("create=false: %v", err)
+	}
+}
+
+// TestFullTopic: a full topic pushes back and loses neither records nor the cursor.
+func TestFullTopic(t *testing.T) {
+	c := embeddedConfig(serve(t, embedded.Options{}))
+	c.MaxBytes = 256 << 10
+	q := open(t, c)
+	w, err := q.OpenWriter(t.Context(), "p", "full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := queue.Batch{Records: payload(20, 1000)}
+	cursor, n := "", 0
+	for i := range 100 {
+		next := string(rune('0' + i))
+		if err = w.Commit(t.Context(), batch, record.Cursor(next)); err != nil {
+			break
+		}
+		cursor, n = next, n+20
+	}
+	if !errors.Is(err, queue.ErrFull) || retry.IsPermanent(err) {
+		t.Fatalf("commit to a full topic: %v, want ErrFull", err)
+	}
+	if err := w.Commit(t.Context(), batch, record.Cursor("x")); !errors.Is(err, queue.ErrFull) {
+		t.Fatalf("commit again: %v, want ErrFull", err)
+	}
+	for _, size := range []int{1, 20} { // one message, and a batch
+		if err := q.Publish(t.Context(), "full", payload(size, 20_000)); !errors.Is(err, queue.ErrFull) {
+			t.Fatalf("publish of %d to a full topic: %v, want ErrFull", size, err)
+		}
+	}
+	st, err := q.Stats(t.Context(), "full")
+	if err != nil || st.Records != int64(n) {
+		t.Fatalf("%d records (%v), want %d", st.Records, err, n)
+	}
+	if got, err := q.Cursor(t.Context(), "p", "full"); err != nil || string(got) != cursor {
+		t.Fatalf("cursor %q (%v), want %q", got, err, cursor)
+	}
+	// Space again: the same commit goes through.
+	c.MaxBytes = 10 << 20
+	if err := open(t, c).Publish(t.Context(), "full", one("more")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(t.Context(), batch, record.Cursor("x")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCursorOutlivesMaxAge: records age out, cursors do not.
+func TestCursorOutlivesMaxAge(t *testing.T) {
+	c := embeddedConfig(serve(t, embedded.Options{}))
+	c.MaxAge = time.Second
+	q := open(t, c)
+	w, err := q.OpenWriter(t.Context(), "p", "aging")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(t.Context(), queue.Batch{Records: one("1")}, record.Cursor("c")); err != nil {
+		t.Fatal(err)
+	}
+	end := time.Now().Add(10 * time.Second)
+	for {
+		st, err := q.Stats(t.Context(), "aging")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Records == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the record does not age out")
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	if got, err := q.Cursor(t.Context(), "p", "aging"); err != nil || string(got) != "c" {
+		t.Fatalf("cursor %q, %v", got, err)
+	}
+	if err := w.Commit(t.Context(), queue.Batch{Records: one("2")}, record.Cursor("d")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCursorsDoNotPileUp: each cursor message replaces the one before.
+func TestCursorsDoNotPileUp(t *testing.T) {
+	q := open(t, embeddedConfig(serve(t, embedded.Options{})))
+	w, err := q.OpenWriter(t.Context(), "p", "pile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		if err := w.Commit(t.Context(), queue.Batch{Records: payload(1+i%2, 10)}, record.Cursor("c")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	str, err := q.js.Stream(t.Context(), "ferry-pile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := str.CachedInfo().State.Msgs, uint64(75+1); got != want {
+		t.Fatalf("%d messages, want %d: the records and one cursor", got, want)
+	}
+}
+
+// TestDeletedStream: someone deletes the stream under an open queue; the next calls make it anew.
+func TestDeletedStream(t *testing.T) {
+	q := open(t, embeddedConfig(serve(t, embedded.Options{})))
+	if err := q.Publish(t.Context(), "gone", one("1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.js.DeleteStream(t.Context(), "ferry-gone"); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Publish(t.Context(), "gone", payload(20, 10)); !errors.Is(err, queue.ErrUnavailable) {
+		t.Fatalf("publish to a deleted stream: %v", err)
+	}
+	if err := q.Publish(t.Context(), "gone", payload(20, 10)); err != nil {
+		t.Fatalf("publish after it: %v", err)
+	}
+}
