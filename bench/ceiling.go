@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -53,6 +55,10 @@ func serveCeiling(kind string) error {
 			b.WriteString(`,"status":"processed"}}`)
 			answer(w, b.Bytes())
 		})
+	case "load": // by itself, for profiling: -serve load -target 127.0.0.1:8080
+		r, err := load{addr: *target, path: "/process", conns: 64, time: *seconds, want: `"Data processed"`}.run()
+		fmt.Printf("%.0f requests/s, p50 %s, p99 %s\n", r.perSecond(), r.p50, r.p99)
+		return err
 	case "publish":
 		return publishReadyMade()
 	}

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench measures ferry, each figure beside its ceiling in the same run:
 //
 //	go run ./bench                 everything, about six minutes

@@ -127,6 +127,7 @@ func (a *App) openNATS(ctx context.Context) (queue.Queue, error) {
 func (a *App) openState(ctx context.Context) error {
 	var nc *nats.Conn
 	var err error
+	var opt natsstate.Options
 	switch s := scheme(a.cfg.State); s {
 	case "embedded":
 		nc, err = a.embedded.Connect()
@@ -136,6 +137,7 @@ func (a *App) openState(ctx context.Context) error {
 			return err
 		}
 		nc, err = qc.Dial(ctx)
+		opt.Replicas = qc.Replicas
 	default:
 		return fmt.Errorf("state: %s: this build knows embedded: and nats://, not %s", a.cfg.State, s)
 	}
@@ -143,7 +145,7 @@ func (a *App) openState(ctx context.Context) error {
 		return &EnvironmentError{fmt.Errorf("connect to state: %w", err)}
 	}
 	a.onClose("state connection", func(context.Context) error { nc.Close(); return nil })
-	if a.store, err = natsstate.Open(ctx, nc, natsstate.Options{}); err != nil {
+	if a.store, err = natsstate.Open(ctx, nc, opt); err != nil {
 		return &EnvironmentError{fmt.Errorf("open state: %w", err)}
 	}
 	return nil

@@ -92,7 +92,7 @@ func (a *App) Stop(ctx context.Context) error {
 }
 
 func (a *App) stop(ctx context.Context) error {
-	a.log.Info("stopping", "grace", a.cfg.Server.Grace.D())
+	a.log.Info("stopping", "grace", a.cfg.Server.Grace.String())
 	a.drain()
 	if d := a.cfg.Server.DrainDelay.D(); d > 0 {
 		select {

@@ -44,6 +44,14 @@ func number(n int64) string {
 	return s
 }
 
+// plural writes 1 page and 2 pages.
+func plural(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return number(n) + " " + what + "s"
+}
+
 // runLine is how `run` ends with --json: the shape is part of the contract.
 type runLine struct {
 	Pipeline   string  `json:"pipeline"`
@@ -76,8 +84,8 @@ func lineOf(r api.Run) runLine {
 func sentence(r api.Run) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s in %.1fs: %s new", r.Pipeline, strings.ReplaceAll(r.Status, "_", " "), r.Seconds, number(r.Published))
-	fmt.Fprintf(&b, " (read %s = %s published + %s filtered + %s seen before + %s dead letters; %s pages)",
-		number(r.Read), number(r.Published), number(r.Filtered), number(r.Seen), number(r.Dead), number(r.Pages))
+	fmt.Fprintf(&b, " (read %s = %s published + %s filtered + %s seen before + %s dead letters; %s)",
+		number(r.Read), number(r.Published), number(r.Filtered), number(r.Seen), number(r.Dead), plural(r.Pages, "page"))
 	if r.RecordsOut != r.Published {
 		fmt.Fprintf(&b, ", %s records out", number(r.RecordsOut))
 	}
