@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
@@ -168,8 +167,8 @@ func (s *suite) all(q queue.Queue, topic string) []record.Record {
 	}
 	for from := int64(0); ; {
 		page, err := q.Browse(s.ctx(), topic, from, 1000)
-		if errors.Is(err, queue.ErrNoTopic) && strings.HasSuffix(topic, ".dead") {
-			return nil
+		if errors.Is(err, queue.ErrNoTopic) {
+			return nil // nothing has been published to it
 		}
 		s.must(err)
 		if len(page) == 0 {
