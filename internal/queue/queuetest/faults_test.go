@@ -32,7 +32,11 @@ func (r *recorder) Error(args ...any)                 { r.Errorf("%s", fmt.Sprin
 func (r *recorder) Fatalf(format string, args ...any) { r.Errorf(format, args...); runtime.Goexit() }
 func (r *recorder) Fatal(args ...any)                 { r.Errorf("%s", fmt.Sprint(args...)); runtime.Goexit() }
 func (r *recorder) Skip(...any)                       { runtime.Goexit() }
-func (r *recorder) Cleanup(f func())                  { r.cleanups = append(r.cleanups, f) }
+func (r *recorder) Cleanup(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cleanups = append(r.cleanups, f)
+}
 
 // watch runs one case against a harness and tells how it failed.
 func watch(t *testing.T, c testCase, h Harness) []string {
@@ -337,7 +341,7 @@ func TestFaultsAreCaught(t *testing.T) {
 		"receive waits for a full batch": {receive: func(f *faulty, ctx context.Context, topic string, max int, wait time.Duration) ([]queue.Delivery, error) {
 			got, err := f.Memory.Receive(ctx, topic, max, wait)
 			if wait > 6*time.Second && len(got) < max {
-				pause(6 * time.Second)
+				pause(5100 * time.Millisecond)
 			}
 			return got, err
 		}},
