@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -109,9 +110,9 @@ func (a *App) open(ctx context.Context) error {
 // Close takes down what is open, last opened first, and returns every error.
 func (a *App) Close(ctx context.Context) error {
 	var errs []error
-	for i := len(a.closers) - 1; i >= 0; i-- {
-		if err := a.closers[i].close(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("close %s: %w", a.closers[i].what, err))
+	for _, v := range slices.Backward(a.closers) {
+		if err := v.close(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", v.what, err))
 		}
 	}
 	a.closers = nil

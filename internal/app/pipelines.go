@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"ferry/internal/api"
@@ -47,11 +49,12 @@ func names(m map[string]*pipe) string {
 		all = append(all, name)
 	}
 	sort.Strings(all)
-	text := all[0]
+	var text strings.Builder
+	text.WriteString(all[0])
 	for _, name := range all[1:] {
-		text += ", " + name
+		text.WriteString(", " + name)
 	}
-	return text
+	return text.String()
 }
 
 // Process runs a pipeline for one fetch.

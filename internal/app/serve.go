@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"ferry/internal/api"
@@ -77,7 +78,7 @@ func (a *App) startDebug(ctx context.Context) error {
 func (a *App) auth() config.Auth {
 	auth := a.cfg.Auth
 	if len(auth.Keys) > 0 && a.folder != nil {
-		auth.Keys = append(auth.Keys[:len(auth.Keys):len(auth.Keys)],
+		auth.Keys = append(slices.Clip(auth.Keys),
 			config.APIKey{Name: "local", Key: config.Secret(a.folder.self.Token), Role: "admin"})
 	}
 	return auth

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,9 +21,7 @@ import (
 // load reads the configuration with the flags on top.
 func (c *command) load(extra map[string]string) (*config.Config, error) {
 	set := map[string]string{}
-	for key, v := range extra {
-		set[key] = v
-	}
+	maps.Copy(set, extra)
 	if c.data != "" {
 		set["data"] = c.data
 	}
@@ -46,8 +46,8 @@ func (c *command) load(extra map[string]string) (*config.Config, error) {
 }
 
 func (c *command) getenv(name string) string {
-	for i := len(c.Environ) - 1; i >= 0; i-- {
-		if v, ok := strings.CutPrefix(c.Environ[i], name+"="); ok {
+	for _, v := range slices.Backward(c.Environ) {
+		if v, ok := strings.CutPrefix(v, name+"="); ok {
 			return v
 		}
 	}

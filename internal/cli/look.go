@@ -151,8 +151,10 @@ func (c *command) showPreview(p api.Preview) error {
 }
 
 func (c *command) deadCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "dead", Short: "List and replay dead letters", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{
+		Use: "dead", Short: "List and replay dead letters", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	var lines int
 	list := &cobra.Command{
 		Use: "list PIPELINE", Short: "Show the dead letters of a pipeline, oldest first", Args: needArgs("PIPELINE"),
@@ -206,8 +208,10 @@ func (c *command) deadCommand() *cobra.Command {
 }
 
 func (c *command) cursorCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "cursor", Short: "Look at or move a pipeline's saved cursor", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{
+		Use: "cursor", Short: "Look at or move a pipeline's saved cursor", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	with := func(name string, f func(ctx context.Context, s service, args []string) (api.Cursor, error)) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, args []string) error {
 			conn, err := c.connect(cmd.Context(), name)
@@ -226,42 +230,52 @@ func (c *command) cursorCommand() *cobra.Command {
 		}
 	}
 	cmd.AddCommand(
-		&cobra.Command{Use: "get PIPELINE", Short: "Print the saved cursor; null is the beginning", Args: needArgs("PIPELINE"),
+		&cobra.Command{
+			Use: "get PIPELINE", Short: "Print the saved cursor; null is the beginning", Args: needArgs("PIPELINE"),
 			RunE: with("cursor get", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
 				return s.Cursor(ctx, args[0])
-			})},
-		&cobra.Command{Use: "set PIPELINE CURSOR", Short: "Replace the saved cursor by one that get has printed", Args: needArgs("PIPELINE", "CURSOR"),
+			}),
+		},
+		&cobra.Command{
+			Use: "set PIPELINE CURSOR", Short: "Replace the saved cursor by one that get has printed", Args: needArgs("PIPELINE", "CURSOR"),
 			RunE: with("cursor set", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
 				if !json.Valid([]byte(args[1])) {
 					return api.Cursor{}, usage("cursor set: %q is not JSON; use what `ferry cursor get` has printed", args[1])
 				}
 				return s.SetCursor(ctx, args[0], json.RawMessage(args[1]))
-			})},
-		&cobra.Command{Use: "reset PIPELINE", Short: "Start over from the beginning at the next run", Args: needArgs("PIPELINE"),
+			}),
+		},
+		&cobra.Command{
+			Use: "reset PIPELINE", Short: "Start over from the beginning at the next run", Args: needArgs("PIPELINE"),
 			RunE: with("cursor reset", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
 				return s.SetCursor(ctx, args[0], nil)
-			})},
+			}),
+		},
 	)
 	return cmd
 }
 
 func (c *command) versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if c.json {
 				return c.line(map[string]string{"version": Version()})
 			}
 			return c.printf("ferry %s\n", Version())
-		}}
+		},
+	}
 }
 
 func (c *command) schemaCommand() *cobra.Command {
-	return &cobra.Command{Use: "schema", Short: "Print the JSON Schema of the configuration, for editors", Args: cobra.NoArgs,
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of the configuration, for editors", Args: cobra.NoArgs,
 		Example: "  ferry schema > ferry.schema.json\n  # first line of ferry.yaml: # yaml-language-server: $schema=ferry.schema.json",
 		RunE: func(*cobra.Command, []string) error {
 			if _, err := c.Out.Write(schema()); err != nil {
 				return fmt.Errorf("write output: %w", err)
 			}
 			return nil
-		}}
+		},
+	}
 }

@@ -80,7 +80,8 @@ func instance(ts *testscript.TestScript, data string) (who, error) {
 	if err != nil {
 		return in, err
 	}
-	return in, json.Unmarshal(b, &in)
+	err = json.Unmarshal(b, &in)
+	return in, err
 }
 
 // get URL prints the answer's body into the file named "answer"; status tells its status.

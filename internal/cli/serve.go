@@ -193,7 +193,7 @@ func (c *command) health(ctx context.Context, url string) error {
 	if err != nil {
 		return &codedError{ExitEnvironment, fmt.Errorf("healthcheck: %w", err)}
 	}
-	defer resp.Body.Close() //nolint:errcheck // read-only
+	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {
 		return c.printf("ok\n")
 	}
