@@ -44,17 +44,7 @@ func names(m map[string]*pipe) string {
 	if len(m) == 0 {
 		return "none"
 	}
-	all := make([]string, 0, len(m))
-	for name := range m {
-		all = append(all, name)
-	}
-	sort.Strings(all)
-	var text strings.Builder
-	text.WriteString(all[0])
-	for _, name := range all[1:] {
-		text.WriteString(", " + name)
-	}
-	return text.String()
+	return strings.Join(slices.Sorted(maps.Keys(m)), ", ")
 }
 
 // Process runs a pipeline for one fetch.
