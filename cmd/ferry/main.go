@@ -2,6 +2,8 @@
 package main
 
 import (
+	"io"
+	"log"
 	"os"
 	_ "time/tzdata" // time zones of cron, also where the system has none (containers, Windows)
 
@@ -9,5 +11,7 @@ import (
 )
 
 func main() {
+	// net/http's client prints pieces of what an upstream sent through the global logger (invariant 8).
+	log.SetOutput(io.Discard)
 	os.Exit(cli.Main(os.Args[1:], cli.System()))
 }
