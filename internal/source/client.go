@@ -120,7 +120,7 @@ func (s *Source) send(ctx context.Context, r *request, header http.Header) (*ans
 	hop := *r
 	hop.header = header
 	for redirects := 0; ; redirects++ {
-		resp, err := s.client.transport.RoundTrip(hop.http(w.ctx))
+		resp, err := s.client.transport.RoundTrip(hop.http(w.ctx)) //nolint:bodyclose // the answer closes it, and drain that of a redirect
 		if err != nil {
 			w.rest()
 			werr := s.transportError(ctx, w.ctx, err)
@@ -248,10 +248,10 @@ func (s *Source) interrupted(ctx, watched context.Context) *Error {
 	if ctx.Err() != nil {
 		return ended(ctx)
 	}
-	switch context.Cause(watched) {
-	case errIdle:
+	switch cause := context.Cause(watched); {
+	case errors.Is(cause, errIdle):
 		return failf(KindTimeout, "the body was silent for %s", s.cfg.Timeouts.Idle.D()).passing()
-	case errPage:
+	case errors.Is(cause, errPage):
 		return failf(KindTimeout, "the page took longer than %s", s.cfg.Timeouts.Page.D()).passing()
 	}
 	return nil

@@ -50,12 +50,11 @@ func TestLooksBeside(t *testing.T) {
 func TestStopSeesTheSame(t *testing.T) {
 	for _, n := range []int{3, 5000} {
 		for stop, want := range map[string]int{".data == null": 2, ".before.a | not": 2, ".data | length > 2": 1, ".before.a != null": 1} {
-			pages := 0
 			s := open(t, config.Source{
 				Base: serve(t, script(reply(jsonType, widePage(0, n)), reply(jsonType, `{"before":{},"data":[]}`))), Records: ".data[]", Stop: stop,
 				Paginate: config.Paginate{Page: &config.PagePaging{}},
 			}, Options{})
-			if pages = readAll(t, s, nil).pages; pages != want {
+			if pages := readAll(t, s, nil).pages; pages != want {
 				t.Errorf("%d records, stop %s: %d pages, want %d", n, stop, pages, want)
 			}
 		}

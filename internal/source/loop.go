@@ -3,6 +3,7 @@ package source
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 )
 
 // maxEmpty is how many pages without records may follow each other, each naming a further one.
@@ -33,8 +34,8 @@ func (t *trail) step(token string) (next *trail, cycle int) {
 	if t != nil {
 		*next = *t
 	}
-	for i := len(next.Last) - 1; i >= 0; i-- {
-		if next.Last[i] == h {
+	for i, last := range slices.Backward(next.Last) {
+		if last == h {
 			return nil, len(next.Last) - i
 		}
 	}

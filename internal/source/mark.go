@@ -51,13 +51,7 @@ const noAge = 1<<32 - 1
 func boundaryID(id uint64) uint64 { return id >> 16 }
 
 func (b boundary) has(id uint64) bool {
-	id = boundaryID(id)
-	for _, x := range b.ids {
-		if x == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(b.ids, boundaryID(id))
 }
 
 // IsZero leaves the key out when there are none.
@@ -132,8 +126,10 @@ type value struct {
 const maxValue = 256
 
 // layouts that times are written in. RFC 3339 says T and a zone; without a zone UTC is meant.
-var layouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00",
-	"2006-01-02 15:04:05.999999999", "2006-01-02T15:04:05.999999999-0700", "2006-01-02T15:04Z07:00"}
+var layouts = []string{
+	time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00",
+	"2006-01-02 15:04:05.999999999", "2006-01-02T15:04:05.999999999-0700", "2006-01-02T15:04Z07:00",
+}
 
 // decode reads a raw JSON value. ok is false for what has no place in the order of the kind.
 func (n *incremental) decode(raw []byte) (v value, ok bool) {

@@ -74,6 +74,7 @@ func TestPagination(t *testing.T) {
 		{"cursor in query, records before it", config.Source{Records: ".data[]", Query: config.Params{"limit": "4"}, Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".meta.next", Into: "query.after"}}}, 3, func(w http.ResponseWriter, r *http.Request) {
 			if r.FormValue("limit") != "4" {
 				http.Error(w, "limit lost", 400)
+				return
 			}
 			at := number(strings.TrimPrefix(r.FormValue("after"), "é&="), 0)
 			next := ""
@@ -411,8 +412,13 @@ func FuzzPaging(f *testing.F) {
 	f.Add([]byte(`[]`), "", 1)
 	var sources []*Source
 	for _, p := range []config.Paginate{
-		{}, {Word: "link_header"}, {NextURL: ".n"}, {Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}, {Cursor: &config.CursorPaging{From: "header.Link", Into: "header.X-T"}},
-		{Page: &config.PagePaging{Total: ".t"}}, {Offset: &config.OffsetPaging{Total: ".t"}},
+		{},
+		{Word: "link_header"},
+		{NextURL: ".n"},
+		{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}},
+		{Cursor: &config.CursorPaging{From: "header.Link", Into: "header.X-T"}},
+		{Page: &config.PagePaging{Total: ".t"}},
+		{Offset: &config.OffsetPaging{Total: ".t"}},
 	} {
 		s, err := New(config.Source{Base: "http://localhost:8080/v1", Paginate: p}, Options{Pipeline: "p"})
 		if err != nil {

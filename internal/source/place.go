@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"ferry/internal/jsonscan"
@@ -31,10 +32,8 @@ func parsePlace(key, s string) (place, error) {
 		return p, nil
 	case in == "body":
 		p.path = strings.Split(name, ".")
-		for _, part := range p.path {
-			if part == "" {
-				return place{}, fmt.Errorf("%s: %q has an empty step; write body.a.b", key, s)
-			}
+		if slices.Contains(p.path, "") {
+			return place{}, fmt.Errorf("%s: %q has an empty step; write body.a.b", key, s)
 		}
 		return p, nil
 	}

@@ -243,7 +243,7 @@ func (r *reading) part(ctx context.Context, p *splitter) (record.Part, *partCurs
 		r.n++
 		r.sum = r.sum.add(rec.short)
 		c.order = append(c.order, rec.short)
-		skip := false
+		var skip bool
 		if target.exact {
 			_, skip = target.set[rec.short]
 		} else if skip = r.n <= target.count; r.n == target.count && r.sum != target.sum {

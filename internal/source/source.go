@@ -96,8 +96,12 @@ func complete(cfg *config.Source, opt *Options) {
 		v   *config.Duration
 		def time.Duration
 	}{
-		{&cfg.Timeout, 30 * time.Second}, {&cfg.RetryMax, 30 * time.Second}, {&cfg.RetryAfter, 5 * time.Minute},
-		{&t.Connect, 10 * time.Second}, {&t.TLS, 10 * time.Second}, {&t.Page, 10 * time.Minute},
+		{&cfg.Timeout, 30 * time.Second},
+		{&cfg.RetryMax, 30 * time.Second},
+		{&cfg.RetryAfter, 5 * time.Minute},
+		{&t.Connect, 10 * time.Second},
+		{&t.TLS, 10 * time.Second},
+		{&t.Page, 10 * time.Minute},
 	} {
 		if *d.v <= 0 {
 			*d.v = config.Duration(d.def)

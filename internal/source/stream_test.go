@@ -17,7 +17,7 @@ import (
 
 // wide is a record with an id and a weight of about 1 KB.
 func wide(id int) string {
-	return fmt.Sprintf(`{"id":%d,"pad":"%s"}`, id, strings.Repeat("x", 1000))
+	return fmt.Sprintf(`{"id":%d,"pad":%q}`, id, strings.Repeat("x", 1000))
 }
 
 func widePage(from, to int) string {

@@ -125,7 +125,7 @@ func (w *window) kind() (jsonscan.Kind, error) {
 func (w *window) enter() (empty bool, err error) {
 	for {
 		next, empty, err := jsonscan.Enter(w.buf, w.pos)
-		if err != jsonscan.ErrIncomplete {
+		if !errors.Is(err, jsonscan.ErrIncomplete) {
 			if err == nil {
 				w.pos = next
 			}
@@ -140,7 +140,7 @@ func (w *window) enter() (empty bool, err error) {
 func (w *window) member(limit int64) (key []byte, err error) {
 	for {
 		key, next, err := jsonscan.Member(w.buf, w.pos)
-		if err != jsonscan.ErrIncomplete {
+		if !errors.Is(err, jsonscan.ErrIncomplete) {
 			if err == nil {
 				w.pos = next
 			}
@@ -158,7 +158,7 @@ func (w *window) member(limit int64) (key []byte, err error) {
 func (w *window) leave(closing byte) (more bool, err error) {
 	for {
 		next, more, err := jsonscan.Leave(w.buf, w.pos, closing)
-		if err != jsonscan.ErrIncomplete {
+		if !errors.Is(err, jsonscan.ErrIncomplete) {
 			if err == nil {
 				w.pos = next
 			}
@@ -185,7 +185,7 @@ func (w *window) value(limit int64, depth int) (end int, err error) {
 			if err := w.fill(1); err != nil {
 				return 0, err
 			}
-		case err == jsonscan.ErrIncomplete:
+		case errors.Is(err, jsonscan.ErrIncomplete):
 			if int64(len(w.buf)-w.pos) > limit {
 				return 0, errTooLarge
 			}
