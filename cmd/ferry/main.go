@@ -3,7 +3,7 @@ package main
 
 import (
 	"io"
-	"log"
+	"log" //nolint:depguard // only to silence it
 	"os"
 	_ "time/tzdata" // time zones of cron, also where the system has none (containers, Windows)
 

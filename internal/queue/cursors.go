@@ -204,7 +204,7 @@ func (w *cursorWriter) checkSizes(b Batch) error {
 	}
 	failed := make(map[int]error)
 	for i := range b.Len() {
-		r := &record.Record{}
+		var r *record.Record
 		if i < len(b.Records) {
 			r = &b.Records[i]
 		} else {

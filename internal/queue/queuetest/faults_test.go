@@ -30,8 +30,9 @@ func (r *recorder) Errorf(format string, args ...any) {
 }
 func (r *recorder) Error(args ...any)                 { r.Errorf("%s", fmt.Sprint(args...)) }
 func (r *recorder) Fatalf(format string, args ...any) { r.Errorf(format, args...); runtime.Goexit() }
-func (r *recorder) Fatal(args ...any)                 { r.Errorf("%s", fmt.Sprint(args...)); runtime.Goexit() }
-func (r *recorder) Skip(...any)                       { runtime.Goexit() }
+
+func (r *recorder) Fatal(args ...any) { r.Errorf("%s", fmt.Sprint(args...)); runtime.Goexit() }
+func (r *recorder) Skip(...any)       { runtime.Goexit() }
 func (r *recorder) Cleanup(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
