@@ -20,6 +20,7 @@ import (
 	"ferry/internal/mockapi"
 	"ferry/internal/pipeline"
 	"ferry/internal/queue"
+	"ferry/internal/queue/journal"
 	"ferry/internal/queue/natsqueue"
 	"ferry/internal/record"
 	"ferry/internal/scheduler"
@@ -121,7 +122,15 @@ func (a *App) openNATS(ctx context.Context) (queue.Queue, error) {
 	if err != nil {
 		return nil, &EnvironmentError{fmt.Errorf("open queue: %w", err)}
 	}
-	return q, nil
+	if !qc.Embedded || qc.Memory {
+		return q, nil
+	}
+	// An atomic batch costs the embedded server a dozen file operations: requests share the journal's one sync instead.
+	j, err := journal.Open(ctx, filepath.Join(a.cfg.Data, "journal"), q)
+	if err != nil {
+		return nil, errors.Join(&EnvironmentError{err}, q.Close(context.WithoutCancel(ctx)))
+	}
+	return j, nil
 }
 
 func (a *App) openState(ctx context.Context) error {

@@ -213,7 +213,7 @@ func TestSyncPrecedesTheAnswer(t *testing.T) {
 		// On a connection that is kept, net/http reads the first byte of a request by itself.
 		arrived  = regexp.MustCompile(`\bread(\(| resumed).*ET /process HTTP`)
 		answered = regexp.MustCompile(`\bwrite\(.*"HTTP/1\.1 200 OK.*Data processed`)
-		synced   = regexp.MustCompile(`\b(fsync|fdatasync)\(\d+<[^>]*/streams/ferry-process/msgs/[^>]*>\)`)
+		synced   = regexp.MustCompile(`\b(fsync|fdatasync)\(\d+<[^>]*/(streams/ferry-process/msgs|data/journal)/[^>]*>\)`)
 	)
 	answers, waiting, sync := 0, false, false
 	for _, line := range lines {

@@ -34,6 +34,7 @@ var rooms = map[string][]string{
 	"internal/mockapi":         {},
 	"internal/pipeline":        {"internal/queue", "internal/record", "internal/retry"},
 	"internal/queue":           {"internal/record", "internal/retry"},
+	"internal/queue/journal":   {"internal/queue", "internal/record", "internal/retry"},
 	"internal/queue/natsqueue": {"internal/config", "internal/queue", "internal/record", "internal/retry"},
 	"internal/queue/queuetest": {"internal/queue", "internal/record", "internal/retry"},
 	"internal/record":          {},

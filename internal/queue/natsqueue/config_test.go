@@ -22,9 +22,9 @@ func TestParseURL(t *testing.T) {
 		url  string
 		want Config
 	}{
-		{"embedded:", Config{Embedded: true, Create: true}},
-		{"embedded:?listen=127.0.0.1:4222&max_age=7d&max_bytes=10GiB", Config{Embedded: true, Create: true, Listen: "127.0.0.1:4222", MaxAge: 7 * 24 * time.Hour, MaxBytes: 10 << 30}},
-		{"embedded:?create=false&redelivery=1m", Config{Embedded: true, Redelivery: time.Minute}},
+		{"embedded:", Config{Embedded: true, Create: true, Cache: 512 << 20}},
+		{"embedded:?listen=127.0.0.1:4222&max_age=7d&max_bytes=10GiB&cache=64MiB", Config{Embedded: true, Cache: 64 << 20, Create: true, Listen: "127.0.0.1:4222", MaxAge: 7 * 24 * time.Hour, MaxBytes: 10 << 30}},
+		{"embedded:?create=false&redelivery=1m", Config{Embedded: true, Cache: 512 << 20, Redelivery: time.Minute}},
 		{"nats://h1", Config{Servers: "nats://h1", Create: true}},
 		{"nats://h1,h2:4333/?replicas=3&timeout=3s&domain=hub&creds=" + creds, Config{Servers: "nats://h1,nats://h2:4333", Create: true, Replicas: 3, Timeout: 3 * time.Second, Domain: "hub", Creds: creds}},
 		{"tls://user:pa%2Fss@h1,h2", Config{Servers: "tls://user:pa%2Fss@h1,tls://h2", Create: true}},
@@ -49,7 +49,7 @@ func TestParseURLErrors(t *testing.T) {
 		"embedded:?max_agee=7d":            "did you mean max_age?",
 		"embedded:?Max_Bytes=7":            "did you mean max_bytes?",
 		"embedded:?replicas=3":             `embedded has no parameter "replicas"`,
-		"embedded:?zzzzzzzz=3":             "it knows create, listen, max_age, max_bytes, redelivery",
+		"embedded:?zzzzzzzz=3":             "it knows cache, create, listen, max_age, max_bytes, redelivery, storage",
 		"embedded:?max_age=soon":           "parameter max_age",
 		"embedded:?max_age=0s":             `"0s" is not above zero`,
 		"embedded:?max_bytes=0":            `"0" is not above zero`,

@@ -19,6 +19,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
 
 	"ferry/internal/queue"
 	"ferry/internal/retry"
@@ -26,6 +27,7 @@ import (
 
 // Queue is a connection to JetStream. Make one with Open.
 type Queue struct {
+	pacer  *rate.Limiter // nil: no limit
 	cfg    Config
 	nc     *nats.Conn
 	js     jetstream.JetStream
@@ -67,7 +69,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	}
 	var id [8]byte
 	rand.Read(id[:]) // never fails
-	q := &Queue{cfg: cfg, id: hex.EncodeToString(id[:]), channels: make(map[string]*channel)}
+	q := &Queue{pacer: newPacer(cfg.Cache), cfg: cfg, id: hex.EncodeToString(id[:]), channels: make(map[string]*channel)}
 	q.line, q.hangUp = context.WithCancelCause(context.Background())
 	if err := q.connect(ctx); err != nil {
 		return nil, err

@@ -240,6 +240,15 @@ func (w *writer) done(seq uint64) {
 }
 
 func (w *writer) send(ctx context.Context, b queue.Batch, next record.Cursor) (uint64, error) {
+	size := 0
+	for _, part := range [...][]record.Record{b.Records, b.Dead} {
+		for i := range part {
+			size += part[i].Size() + messageOverhead
+		}
+	}
+	if err := w.q.pace(ctx, size); err != nil {
+		return 0, err
+	}
 	dead := queue.DeadTopic(w.topic.name)
 	return w.q.sendBatch(ctx, b.Len()+1, func(i int, m *nats.Msg) {
 		switch {

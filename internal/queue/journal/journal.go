@@ -1,0 +1,323 @@
+// Package journal puts a write-ahead log in front of a queue whose own small writes are dear. Publish is confirmed once
+// the records are synced in the journal's file: one write and one sync for everybody who waits. A goroutine of its own
+// then commits them to the queue behind in large atomic batches, through a Writer whose cursor is the place in the
+// journal, so that each record reaches its topic exactly once however often the process is killed.
+//
+// Readers wait for what was confirmed before they asked, so a record is seen as soon as it is confirmed. Commits of
+// runs do not pass through the journal; they wait for what was confirmed before them.
+package journal
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"ferry/internal/queue"
+	"ferry/internal/record"
+)
+
+const (
+	// held bounds the records in memory that are confirmed and not in their topics yet (invariant 7).
+	held = 32 << 20
+	// segmentBytes is the size at which a new file is begun. A file goes when all of it is in the topics.
+	segmentBytes = 8 << 20
+	// linger is how long a small batch waits for company on its way into the topic; nobody waits for it but readers,
+	// who end the wait.
+	linger = 100 * time.Millisecond
+	// enough records are worth a commit at once.
+	enough = 1000
+	// retryMax is the longest wait before a commit is tried again.
+	retryMax = 2 * time.Second
+)
+
+// Queue is a queue behind a journal. It implements queue.Queue.
+type Queue struct {
+	queue.Queue // the one behind; what is not overridden passes through
+	dir         string
+	pipeline    string // under which the journal's cursors lie
+
+	known sync.Map // topics that a Publish has gone through to, so that they exist and take records
+
+	mu       sync.Mutex
+	closed   bool
+	broken   error         // a sync failed: what is in the file is not known any more
+	blocked  error         // why the topics do not take what is in the journal; nil when they do
+	waiting  []*call       // to be written
+	writing  bool          // calls are on their way into the file
+	pending  []item        // written and confirmed, not in their topics yet, in order
+	bytes    int           // of pending and waiting
+	last     uint64        // position of the last record written
+	hurry    bool          // somebody waits for pending to be empty
+	progress chan struct{} // closed and replaced when pending, bytes or blocked change
+
+	writeWork, drainWork chan struct{} // hold one when there is work
+	file                 *segment
+	old                  []*segment // full, in order
+	writers              map[string]queue.Writer
+	done                 sync.WaitGroup
+	stop                 context.CancelFunc // of the draining
+	stopped              context.Context
+}
+
+// call is one Publish that waits for its sync.
+type call struct {
+	topic   string
+	records []record.Record
+	size    int
+	done    chan error // holds one
+}
+
+// item is one record on its way from the journal to its topic.
+type item struct {
+	position uint64
+	topic    string // the pipeline's topic, also of a dead letter
+	dead     bool
+	size     int
+	record   record.Record
+}
+
+var _ queue.Queue = (*Queue)(nil)
+
+// Open reads the journal in dir, making it where it is missing, and begins to commit what is left in it to the queue
+// behind. dir belongs to one process. Closing the journal closes the queue behind.
+func Open(ctx context.Context, dir string, behind queue.Queue) (*Queue, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	id, err := identity(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	q := &Queue{
+		Queue: behind, dir: dir, pipeline: "journal-" + id, progress: make(chan struct{}),
+		writeWork: make(chan struct{}, 1), drainWork: make(chan struct{}, 1), writers: map[string]queue.Writer{},
+	}
+	if err := q.recover(ctx); err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	q.stopped, q.stop = context.WithCancel(context.Background())
+	q.done.Go(q.write)
+	q.done.Go(q.drain)
+	if len(q.pending) > 0 {
+		q.drainWork <- struct{}{}
+	}
+	return q, nil
+}
+
+// identity is the journal's own name, made once: a journal begun anew must not take another one's cursor for its own.
+func identity(dir string) (string, error) {
+	name := filepath.Join(dir, "id")
+	b, err := os.ReadFile(name)
+	if err == nil {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	id := strings.ToLower(rand.Text()[:12])
+	if err := os.WriteFile(name+".new", []byte(id+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return "", err
+	}
+	return id, syncDir(dir)
+}
+
+// Publish implements queue.Queue. The first records for a topic go to the queue behind itself, which makes the topic
+// or says why it cannot be had.
+func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("publish to %s: nothing written: %w", topic, context.Cause(ctx))
+	}
+	if _, ok := q.known.Load(topic); !ok {
+		err := q.Queue.Publish(ctx, topic, batch)
+		if err == nil {
+			q.known.Store(topic, true)
+		}
+		return err
+	}
+	good, failed := q.fitting(batch)
+	if len(good) > 0 {
+		if err := q.append(ctx, topic, good); err != nil {
+			return err
+		}
+	}
+	if failed != nil {
+		return &queue.BatchError{Failed: failed, Total: len(batch)}
+	}
+	return nil
+}
+
+// fitting parts the records that the queue behind can take from those that it never can.
+func (q *Queue) fitting(batch []record.Record) (good []record.Record, failed map[int]error) {
+	limit := q.Info().Limits.RecordBytes
+	if limit <= 0 {
+		return batch, nil
+	}
+	for i := range batch {
+		if n := batch[i].Size(); n > limit {
+			if failed == nil {
+				failed = map[int]error{}
+			}
+			failed[i] = &queue.TooLargeError{Size: n, Limit: limit}
+		}
+	}
+	if failed == nil {
+		return batch, nil
+	}
+	for i := range batch {
+		if failed[i] == nil {
+			good = append(good, batch[i])
+		}
+	}
+	return good, failed
+}
+
+// append waits for room, hands the records to the writing goroutine and waits for their sync.
+func (q *Queue) append(ctx context.Context, topic string, records []record.Record) error {
+	c := &call{topic: topic, records: records, done: make(chan error, 1)}
+	for i := range records {
+		c.size += records[i].Size() + overhead
+	}
+	if err := q.enqueue(ctx, c); err != nil {
+		return err
+	}
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+	}
+	if q.takeBack(c) {
+		return fmt.Errorf("publish to %s: nothing written: %w", topic, context.Cause(ctx))
+	}
+	return <-c.done // the sync under way ends soon, and then the outcome is known
+}
+
+func (q *Queue) enqueue(ctx context.Context, c *call) error {
+	for {
+		q.mu.Lock()
+		switch {
+		case q.closed:
+			q.mu.Unlock()
+			return queue.ErrClosed
+		case q.broken != nil:
+			defer q.mu.Unlock()
+			return q.broken
+		case q.blocked != nil && q.bytes > 0: // confirming more would only make the heap higher
+			defer q.mu.Unlock()
+			return q.blocked
+		case q.bytes == 0 || q.bytes+c.size <= held:
+			q.bytes += c.size
+			q.waiting = append(q.waiting, c)
+			q.mu.Unlock()
+			poke(q.writeWork)
+			return nil
+		}
+		change := q.progress
+		q.hurry = true
+		q.mu.Unlock()
+		poke(q.drainWork)
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return fmt.Errorf("publish to %s: nothing written: %w", c.topic, context.Cause(ctx))
+		}
+	}
+}
+
+func (q *Queue) takeBack(c *call) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, w := range q.waiting {
+		if w == c {
+			q.waiting = append(q.waiting[:i:i], q.waiting[i+1:]...)
+			q.bytes -= c.size
+			q.changed()
+			return true
+		}
+	}
+	return false
+}
+
+// changed wakes whoever waits for progress. The lock is held.
+func (q *Queue) changed() {
+	close(q.progress)
+	q.progress = make(chan struct{})
+}
+
+// poke leaves one sign that there is work.
+func poke(work chan struct{}) {
+	select {
+	case work <- struct{}{}:
+	default:
+	}
+}
+
+// OpenWriter implements queue.Queue. What was confirmed before a commit lies before it in the topic.
+func (q *Queue) OpenWriter(ctx context.Context, pipeline, topic string) (queue.Writer, error) {
+	w, err := q.Queue.OpenWriter(ctx, pipeline, topic)
+	if err != nil {
+		return nil, err
+	}
+	return &writer{w, q}, nil
+}
+
+type writer struct {
+	queue.Writer
+	q *Queue
+}
+
+func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) error {
+	if err := w.q.settled(ctx); err != nil {
+		return err
+	}
+	return w.Writer.Commit(ctx, b, next)
+}
+
+// Ping implements queue.Queue.
+func (q *Queue) Ping(ctx context.Context) error {
+	q.mu.Lock()
+	err := errors.Join(q.broken, q.blocked)
+	q.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return q.Queue.Ping(ctx)
+}
+
+// Close implements queue.Queue: calls under way are confirmed, and what is in the journal reaches its topics. What
+// does not within ctx is there at the next Open.
+func (q *Queue) Close(ctx context.Context) error {
+	q.mu.Lock()
+	again := q.closed
+	q.closed = true
+	q.mu.Unlock()
+	if again {
+		return nil
+	}
+	flushErr := q.flush(ctx, true)
+	q.stop()
+	q.done.Wait()
+	for _, c := range q.waiting { // flush gave up before they were written
+		c.done <- queue.ErrClosed
+	}
+	var errs []error
+	if flushErr != nil && !errors.Is(flushErr, errBlocked) {
+		errs = append(errs, fmt.Errorf("empty the journal: %w", flushErr))
+	}
+	for _, w := range q.writers {
+		errs = append(errs, w.Close(ctx))
+	}
+	errs = append(errs, q.file.close(), q.Queue.Close(ctx))
+	return errors.Join(errs...)
+}

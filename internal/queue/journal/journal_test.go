@@ -1,0 +1,318 @@
+package journal_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"ferry/internal/queue"
+	"ferry/internal/queue/journal"
+	"ferry/internal/queue/queuetest"
+	"ferry/internal/record"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t testing.TB, dir string, behind queue.Queue) *journal.Queue {
+	t.Helper()
+	q, err := journal.Open(t.Context(), dir, behind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+func closeNow(t testing.TB, q queue.Queue) {
+	t.Helper()
+	if err := q.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSuite: what is behind a journal keeps every promise of a queue.
+func TestSuite(t *testing.T) {
+	store := &queuetest.Store{}
+	const redelivery = 300 * time.Millisecond
+	queuetest.Run(t, queuetest.Harness{
+		Open: func(t testing.TB) queue.Queue {
+			q := open(t, t.TempDir(), queuetest.NewMemory(queuetest.MemoryOptions{Store: store, Redelivery: redelivery}))
+			t.Cleanup(func() { closeNow(t, q) })
+			return q
+		},
+		Redelivery: redelivery,
+	})
+}
+
+func rec(i int) record.Record {
+	return record.Record{ID: fmt.Sprintf("id-%d", i), Key: fmt.Sprint(i), Data: fmt.Appendf(nil, `{"n":%d}`, i),
+		Headers: []record.Header{{Name: "ferry-run", Value: "r"}}}
+}
+
+func publish(t testing.TB, q queue.Queue, topic string, from, to int) {
+	t.Helper()
+	for i := from; i < to; i++ {
+		if err := q.Publish(t.Context(), topic, []record.Record{rec(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func want(t testing.TB, q queue.Queue, topic string, n int) {
+	t.Helper()
+	got, err := q.Browse(t.Context(), topic, 0, 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != n {
+		t.Fatalf("%d records in %s, want %d", len(got), topic, n)
+	}
+	for i, s := range got {
+		if w := rec(i); s.ID != w.ID || s.Key != w.Key || string(s.Data) != string(w.Data) || s.Header("ferry-run") != "r" {
+			t.Fatalf("record %d is %+v", i, s.Record)
+		}
+	}
+}
+
+var errDown = errors.New("down")
+
+// TestConfirmedWhileTheTopicsAreDown: what is in the journal outlives the process, and arrives once, in order.
+func TestConfirmedWhileTheTopicsAreDown(t *testing.T) {
+	dir, store := t.TempDir(), &queuetest.Store{}
+	var mu sync.Mutex
+	down := false
+	setDown := func(d bool) { mu.Lock(); down = d; mu.Unlock() }
+	behind := func() queue.Queue {
+		return queuetest.NewMemory(queuetest.MemoryOptions{Store: store, Hooks: queuetest.Hooks{
+			BeforeCommit: func(context.Context, string, queue.Batch, record.Cursor) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if down {
+					return errDown
+				}
+				return nil
+			},
+		}})
+	}
+	q := open(t, dir, behind())
+	publish(t, q, "orders", 0, 1) // makes the topic
+	publish(t, q, "orders.dead", 0, 1)
+	setDown(true)
+	publish(t, q, "orders", 1, 2) // confirmed: the journal has it
+	deadline := time.Now().Add(5 * time.Second)
+	for q.Ping(t.Context()) == nil {
+		if time.Now().After(deadline) {
+			t.Fatal("ping does not say that the topics are down")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := q.Publish(t.Context(), "orders", []record.Record{rec(99)}); !errors.Is(err, errDown) {
+		t.Fatalf("publish while down: %v, want the reason", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := q.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+
+	setDown(false)
+	q = open(t, dir, behind())
+	want(t, q, "orders", 2)
+	publish(t, q, "orders", 2, 3)
+	publish(t, q, "orders.dead", 1, 3)
+	want(t, q, "orders", 3)
+	want(t, q, "orders.dead", 3)
+	closeNow(t, q)
+	q = open(t, dir, behind()) // and nothing comes twice
+	want(t, q, "orders", 3)
+	closeNow(t, q)
+}
+
+// TestLostAnswers: the commit is written and its answer lost, in every other case, while more records come.
+func TestLostAnswers(t *testing.T) {
+	n := 0
+	q := open(t, t.TempDir(), queuetest.NewMemory(queuetest.MemoryOptions{Hooks: queuetest.Hooks{
+		AfterCommit: func(context.Context, string, queue.Batch, record.Cursor) error {
+			if n++; n%2 == 0 {
+				return errDown
+			}
+			return nil
+		},
+	}}))
+	defer closeNow(t, q)
+	for i := range 30 {
+		for {
+			err := q.Publish(t.Context(), "orders", []record.Record{rec(i)})
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, errDown) {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond) // blocked for a moment: nothing was written
+		}
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		got, err := q.Browse(t.Context(), "orders", 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) >= 30 || time.Now().After(deadline) {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	want(t, q, "orders", 30)
+}
+
+// TestTornTail: half a record at the end of a file, as a power cut leaves it, was never confirmed.
+func TestTornTail(t *testing.T) {
+	for _, cut := range []string{"half a record", "zeros", "a flipped bit", "nothing"} {
+		t.Run(cut, func(t *testing.T) {
+			dir, store := t.TempDir(), &queuetest.Store{}
+			down := true
+			var mu sync.Mutex
+			behind := func() queue.Queue {
+				return queuetest.NewMemory(queuetest.MemoryOptions{Store: store, Hooks: queuetest.Hooks{
+					BeforeCommit: func(context.Context, string, queue.Batch, record.Cursor) error {
+						mu.Lock()
+						defer mu.Unlock()
+						if down {
+							return errDown
+						}
+						return nil
+					},
+				}})
+			}
+			q := open(t, dir, behind())
+			publish(t, q, "orders", 0, 1)
+			if err := q.Publish(t.Context(), "orders", []record.Record{rec(1), rec(2), rec(3)}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			if err := q.Close(ctx); err != nil {
+				t.Fatal(err)
+			}
+			files, err := filepath.Glob(filepath.Join(dir, "*.journal"))
+			if err != nil || len(files) != 1 {
+				t.Fatal(files, err)
+			}
+			b, err := os.ReadFile(files[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = bytes.TrimRight(b, "\x00") // the file is filled with zeros beforehand
+			expect := 4
+			switch cut {
+			case "half a record":
+				b, expect = b[:len(b)-7], 3
+			case "zeros":
+				b = append(b, make([]byte, 4096)...)
+			case "a flipped bit":
+				b[len(b)-3] ^= 1
+				expect = 3
+			}
+			if err := os.WriteFile(files[0], b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			down = false
+			mu.Unlock()
+			q = open(t, dir, behind())
+			defer closeNow(t, q)
+			want(t, q, "orders", expect)
+			publish(t, q, "orders", expect, expect+2)
+			want(t, q, "orders", expect+2)
+		})
+	}
+}
+
+func TestFilesGoWhenDrained(t *testing.T) {
+	dir := t.TempDir()
+	q := open(t, dir, queuetest.NewMemory(queuetest.MemoryOptions{}))
+	defer closeNow(t, q)
+	big := record.Record{ID: "big", Data: []byte(`"` + strings.Repeat("x", 900<<10) + `"`)}
+	for range 40 {
+		if err := q.Publish(t.Context(), "orders", []record.Record{big}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := q.Browse(t.Context(), "orders", 0, 100); err != nil || len(got) != 40 {
+		t.Fatal(len(got), err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.journal"))
+	if err != nil || len(files) != 1 {
+		t.Errorf("%d files are left, %v; want the present one", len(files), err)
+	}
+}
+
+// TestRefusedForGood: a record that the topic refuses although it was confirmed becomes a dead letter, and the others
+// go on.
+func TestRefusedForGood(t *testing.T) {
+	q := open(t, t.TempDir(), queuetest.NewMemory(queuetest.MemoryOptions{Hooks: queuetest.Hooks{
+		BeforeCommit: func(_ context.Context, _ string, b queue.Batch, _ record.Cursor) error {
+			for i := range b.Records {
+				if b.Records[i].ID == "id-2" {
+					return &queue.BatchError{Failed: map[int]error{i: &queue.TooLargeError{Size: 9, Limit: 8}}, Total: b.Len()}
+				}
+			}
+			return nil
+		},
+	}}))
+	defer closeNow(t, q)
+	publish(t, q, "orders", 0, 1)
+	publish(t, q, "orders.dead", 0, 1)
+	if err := q.Publish(t.Context(), "orders", []record.Record{rec(1), rec(2), rec(3)}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := q.Browse(t.Context(), "orders", 0, 10)
+	if err != nil || len(got) != 3 || got[2].ID != "id-3" {
+		t.Fatalf("%v, %v", got, err)
+	}
+	dead, err := q.Browse(t.Context(), "orders.dead", 0, 10)
+	if err != nil || len(dead) != 2 || dead[1].ID != "id-2" || dead[1].Header("ferry-dead-stage") != "queue" {
+		t.Fatalf("%+v, %v", dead, err)
+	}
+}
+
+func FuzzReadSegment(f *testing.F) {
+	dir := f.TempDir()
+	q := open(f, dir, queuetest.NewMemory(queuetest.MemoryOptions{}))
+	publish(f, q, "orders", 0, 3)
+	closeNow(f, q)
+	files, err := filepath.Glob(filepath.Join(dir, "*.journal"))
+	if err != nil || len(files) != 1 {
+		f.Fatal(files, err)
+	}
+	good, err := os.ReadFile(files[0])
+	if err != nil {
+		f.Fatal(err)
+	}
+	good = bytes.TrimRight(good, "\x00")
+	f.Add(good)
+	f.Add(good[:len(good)/2])
+	f.Add([]byte{0xff, 0xff, 0xff, 0x03, 0, 0, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "0000000000000001.journal"), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		q, err := journal.Open(t.Context(), dir, queuetest.NewMemory(queuetest.MemoryOptions{}))
+		if err != nil {
+			return // refused is fine, a panic is not
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		_ = q.Close(ctx) // a made-up topic may not take its records
+	})
+}
