@@ -26,9 +26,14 @@ type proc struct {
 
 // start runs a program that prints one line of JSON with its address first.
 func start(dir, bin string, args ...string) (*proc, error) {
+	return startWith(nil, dir, bin, args...)
+}
+
+// startWith is start with further variables in the environment.
+func startWith(env []string, dir, bin string, args ...string) (*proc, error) {
 	p := &proc{cmd: exec.Command(bin, args...), talk: &bytes.Buffer{}}
 	p.cmd.Dir, p.cmd.Stderr = dir, p.talk
-	p.cmd.Env = append(os.Environ(), "FERRY_LOG_LEVEL=warn")
+	p.cmd.Env = append(append(os.Environ(), "FERRY_LOG_LEVEL=warn"), env...)
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
