@@ -22,7 +22,7 @@ func (a *App) Start(ctx context.Context) error {
 	}
 	handler, err := api.New(a, api.Options{
 		Auth: a.auth(), Server: a.cfg.Server, Listen: a.cfg.Listen, Logger: a.log,
-		Metrics: a.metrics.Handler(), Console: console.Handler(), Version: a.opt.Version,
+		Metrics: a.metricsHandler(), Console: console.Handler(), Version: a.opt.Version,
 		Observe: a.metrics.Request, Tracing: a.tracing.Middleware,
 	})
 	if err != nil {
@@ -52,6 +52,19 @@ func (a *App) Start(ctx context.Context) error {
 			"name a file with --config, or set API_URL and MESSAGE_QUEUE_URL")
 	}
 	return nil
+}
+
+// metricsHandler brings what nobody has asked for lately up to date before it is read: whether the queue takes records,
+// and when pipelines run next.
+func (a *App) metricsHandler() http.Handler {
+	metrics := a.metrics.Handler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+		defer cancel()
+		_ = a.Ready(ctx)        // sets the gauge
+		_, _ = a.Pipelines(ctx) // sets theirs; what cannot be told keeps its last value
+		metrics.ServeHTTP(w, r)
+	})
 }
 
 func (a *App) serve(s *http.Server, l net.Listener) {

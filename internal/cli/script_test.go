@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -34,6 +35,18 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("EXAMPLES", examples)
+			l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free just now
+			if err != nil {
+				return err
+			}
+			_, port, err := net.SplitHostPort(l.Addr().String())
+			if err != nil {
+				return err
+			}
+			env.Setenv("FREE", port)
+			if err := l.Close(); err != nil {
+				return err
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -43,6 +56,8 @@ func TestScripts(t *testing.T) {
 			"count":  count,
 			"kill":   killInstance,
 			"status": status,
+			"await":  await,
+			"sleep":  sleep,
 		},
 	})
 }
@@ -97,6 +112,26 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	if ok := resp.StatusCode < 400; ok == neg {
 		ts.Fatalf("GET %s: %s %s", args[0], resp.Status, b.Bytes())
 	}
+}
+
+// await URL waits until it answers with success.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if resp, err := http.Get(args[0]); err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+	}
+	ts.Fatalf("%s did not answer", args[0])
+}
+
+// sleep DURATION is for what should not happen.
+func sleep(ts *testscript.TestScript, _ bool, args []string) {
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	time.Sleep(d)
 }
 
 // status N checks the last answer's status.

@@ -1,0 +1,57 @@
+package app
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+func TestOneProcessHoldsTheFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	f, err := hold(path, "serve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.announce("http://127.0.0.1:1"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = hold(path, "run")
+	var held *HeldError
+	if !errors.As(err, &held) || held.By == nil || held.By.URL != "http://127.0.0.1:1" || held.By.PID != os.Getpid() || held.By.Token == "" {
+		t.Fatalf("second hold: %v, want a HeldError that says who has it", err)
+	}
+	if text := err.Error(); !strings.Contains(text, "`ferry serve`") || !strings.Contains(text, "--data") || strings.Contains(text, held.By.Token) {
+		t.Errorf("error %q: want who holds it and what to do, and no token", text)
+	}
+	if runtime.GOOS != "windows" {
+		info, err := os.Stat(filepath.Join(path, "instance.json"))
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("instance file %v, %v: only its owner may read the token", info, err)
+		}
+	}
+	f.release()
+	again, err := hold(path, "run")
+	if err != nil {
+		t.Fatalf("hold after release: %v", err)
+	}
+	again.release()
+}
+
+func TestHolderThatHasNotSaidWhoItIs(t *testing.T) {
+	path := t.TempDir()
+	f, err := hold(path, "serve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.release()
+	if err := os.Remove(filepath.Join(path, "instance.json")); err != nil {
+		t.Fatal(err)
+	}
+	var held *HeldError
+	if _, err := hold(path, "run"); !errors.As(err, &held) || held.By != nil || !strings.Contains(err.Error(), "--data") {
+		t.Fatalf("hold: %v", err)
+	}
+}
