@@ -39,13 +39,14 @@ func (c *command) dev(ctx context.Context, listen string) error {
 	if err != nil {
 		return err
 	}
+	// Watched before it is ready, so that no change is missed.
+	changes, stop := c.watch(cfg)
+	defer func() { stop() }()
 	a, err := c.start(ctx, cfg, "dev")
 	if err != nil {
 		return err
 	}
 	c.welcome(a, cfg)
-	changes, stop := c.watch(cfg)
-	defer stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -63,6 +64,8 @@ func (c *command) dev(ctx context.Context, listen string) error {
 		if err := a.Stop(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}
+		stop() // the new configuration may be made of other files
+		changes, stop = c.watch(next)
 		if a, err = c.start(ctx, next, "dev"); err != nil {
 			return err
 		}
