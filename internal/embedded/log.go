@@ -25,7 +25,7 @@ func (l *logger) Fatalf(format string, v ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fatal == nil {
-		l.fatal = errors.New(fmt.Sprintf(format, v...))
+		l.fatal = fmt.Errorf(format, v)
 	}
 }
 

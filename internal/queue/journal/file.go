@@ -137,9 +137,9 @@ func encode(b []byte, it *item) []byte {
 	return b
 }
 
-// decode reads what encode wrote after the checksum. A nil error means that all of body was read.
-func decode(body []byte) (it item, err error) {
-	ok := true
+// decode reads what encode wrote after the checksum; ok tells that it was all of body.
+func decode(body []byte) (it item, ok bool) {
+	ok = true
 	number := func() uint64 {
 		n, w := binary.Uvarint(body)
 		if w <= 0 {
@@ -171,13 +171,11 @@ func decode(body []byte) (it item, err error) {
 	}
 	it.record.Data = bytes()
 	if !ok || len(body) > 0 {
-		return item{}, errTorn
+		return item{}, false
 	}
 	it.size = it.record.Size() + overhead
-	return it, nil
+	return it, true
 }
-
-var errTorn = errors.New("record is torn")
 
 // largest is a record's largest size in a file; what claims to be larger is torn.
 const largest = 64 << 20
@@ -201,8 +199,8 @@ func readSegment(file *os.File, f func(item)) (size int64, err error) {
 		if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(head[4:]) {
 			return size, nil
 		}
-		it, err := decode(body)
-		if err != nil {
+		it, ok := decode(body)
+		if !ok {
 			return size, nil
 		}
 		f(it)
@@ -247,7 +245,7 @@ func (q *Queue) readOld(ctx context.Context, s *segment, drained map[string]uint
 	if err != nil {
 		return err
 	}
-	defer file.Close() //nolint:errcheck // only read
+	defer file.Close()
 	var failed error
 	_, err = readSegment(file, func(it item) {
 		done, ok := drained[it.topic]

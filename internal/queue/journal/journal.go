@@ -205,27 +205,14 @@ func (q *Queue) append(ctx context.Context, topic string, records []record.Recor
 
 func (q *Queue) enqueue(ctx context.Context, c *call) error {
 	for {
-		q.mu.Lock()
-		switch {
-		case q.closed:
-			q.mu.Unlock()
-			return queue.ErrClosed
-		case q.broken != nil:
-			defer q.mu.Unlock()
-			return q.broken
-		case q.blocked != nil && q.bytes > 0: // confirming more would only make the heap higher
-			defer q.mu.Unlock()
-			return q.blocked
-		case q.bytes == 0 || q.bytes+c.size <= held:
-			q.bytes += c.size
-			q.waiting = append(q.waiting, c)
-			q.mu.Unlock()
+		change, err := q.tryEnqueue(c)
+		if err != nil {
+			return err
+		}
+		if change == nil {
 			poke(q.writeWork)
 			return nil
 		}
-		change := q.progress
-		q.hurry = true
-		q.mu.Unlock()
 		poke(q.drainWork)
 		select {
 		case <-change:
@@ -233,6 +220,27 @@ func (q *Queue) enqueue(ctx context.Context, c *call) error {
 			return fmt.Errorf("publish to %s: nothing written: %w", c.topic, context.Cause(ctx))
 		}
 	}
+}
+
+// tryEnqueue puts c among the calls that wait to be written. Where there is no room it gives what is closed when that may
+// have changed.
+func (q *Queue) tryEnqueue(c *call) (change <-chan struct{}, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		return nil, queue.ErrClosed
+	case q.broken != nil:
+		return nil, q.broken
+	case q.blocked != nil && q.bytes > 0: // confirming more would only make the heap higher
+		return nil, q.blocked
+	case q.bytes == 0 || q.bytes+c.size <= held:
+		q.bytes += c.size
+		q.waiting = append(q.waiting, c)
+		return nil, nil
+	}
+	q.hurry = true
+	return q.progress, nil
 }
 
 func (q *Queue) takeBack(c *call) bool {

@@ -53,8 +53,10 @@ func TestSuite(t *testing.T) {
 }
 
 func rec(i int) record.Record {
-	return record.Record{ID: fmt.Sprintf("id-%d", i), Key: fmt.Sprint(i), Data: fmt.Appendf(nil, `{"n":%d}`, i),
-		Headers: []record.Header{{Name: "ferry-run", Value: "r"}}}
+	return record.Record{
+		ID: fmt.Sprintf("id-%d", i), Key: fmt.Sprint(i), Data: fmt.Appendf(nil, `{"n":%d}`, i),
+		Headers: []record.Header{{Name: "ferry-run", Value: "r"}},
+	}
 }
 
 func publish(t testing.TB, q queue.Queue, topic string, from, to int) {
@@ -76,7 +78,7 @@ func want(t testing.TB, q queue.Queue, topic string, n int) {
 		t.Fatalf("%d records in %s, want %d", len(got), topic, n)
 	}
 	for i, s := range got {
-		if w := rec(i); s.ID != w.ID || s.Key != w.Key || string(s.Data) != string(w.Data) || s.Header("ferry-run") != "r" {
+		if w := rec(i); s.ID != w.ID || s.Key != w.Key || !bytes.Equal(s.Data, w.Data) || s.Header("ferry-run") != "r" {
 			t.Fatalf("record %d is %+v", i, s.Record)
 		}
 	}

@@ -4,7 +4,6 @@ package natsqueue
 
 import (
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,15 +22,7 @@ func cpu() time.Duration {
 }
 
 func benchQueue(b *testing.B) *Queue {
-	dir := b.TempDir()
-	if d := os.Getenv("FERRY_BENCH_DIR"); d != "" {
-		var err error
-		if dir, err = os.MkdirTemp(d, "bench"); err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { os.RemoveAll(dir) })
-	}
-	return open(b, embeddedConfig(serve(b, embedded.Options{Dir: dir})))
+	return open(b, embeddedConfig(serve(b, embedded.Options{})))
 }
 
 func report(b *testing.B, records int, begin time.Time, used time.Duration) {

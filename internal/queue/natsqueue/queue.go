@@ -355,7 +355,7 @@ func (q *Queue) mapError(ctx context.Context, what string, err error) error {
 		return retry.Permanent(fmt.Errorf("%s: %w", what, err))
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
 		return retry.Permanent(fmt.Errorf("%s: %w (is the login in the queue's URL right?)", what, err))
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil && context.Cause(ctx) != errLost:
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil && !errors.Is(context.Cause(ctx), errLost):
 		return fmt.Errorf("%s: %w", what, context.Cause(ctx)) // the caller's own wish
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		err = errLost
