@@ -24,7 +24,7 @@ func (l *logger) Fatalf(format string, v ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fatal == nil {
-		l.fatal = fmt.Errorf(format, v)
+		l.fatal = fmt.Errorf(format, v...)
 	}
 }
 
