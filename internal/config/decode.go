@@ -126,7 +126,7 @@ func (d *decoder) unknown(n *node, t reflect.Type, path string) {
 
 // meantBy finds the key that an unknown one stands for: one spelt nearly so, or one of that name nearby.
 func meantBy(key string, t reflect.Type, path string) (f field, name string, ok bool) {
-	if f, ok = fieldOf(t, suggest(key, keysOf(t))); ok {
+	if f, ok = fieldOf(t, Suggest(key, keysOf(t))); ok {
 		return f, f.key, true
 	}
 	for _, child := range fieldsOf(t) {

@@ -135,7 +135,7 @@ func applyVariables(root *node, vars variables, p *problems) (*node, []string) {
 	var warnings []string
 	for _, name := range unknown {
 		warning := name + " is not a setting of ferry"
-		if near := suggest(name, variableNames(configType, root, nil)); near != "" {
+		if near := Suggest(name, variableNames(configType, root, nil)); near != "" {
 			warning += "; did you mean " + near + "?"
 		}
 		warnings = append(warnings, warning)
@@ -248,7 +248,7 @@ func variableNames(t reflect.Type, n *node, keys []string) []string {
 }
 
 func didYouMean(word string, candidates []string) string {
-	if near := suggest(word, candidates); near != "" {
+	if near := Suggest(word, candidates); near != "" {
 		return fmt.Sprintf("did you mean %s?", near)
 	}
 	return ""

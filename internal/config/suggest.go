@@ -2,8 +2,8 @@ package config
 
 import "strings"
 
-// suggest returns the candidate nearest to a word that a person may have meant, or "".
-func suggest(word string, candidates []string) string {
+// Suggest returns the candidate nearest to a word that a person may have meant, or "": for "did you mean".
+func Suggest(word string, candidates []string) string {
 	best, bestDistance := "", 1+min(3, max(1, len([]rune(word))/3))
 	plain := func(s string) string { return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(s)) }
 	for _, candidate := range candidates {

@@ -150,8 +150,8 @@ func TestSuggest(t *testing.T) {
 		"retires": "retries", "retry-max": "retry_max", "RetryMax": "retry_max", "rat": "rate", "timout": "timeout",
 		"no": "on", "zzz": "", "": "", "retry": "", "tiemouts": "timeouts",
 	} {
-		if got := suggest(word, keys); got != want {
-			t.Errorf("suggest(%q) = %q, want %q", word, got, want)
+		if got := Suggest(word, keys); got != want {
+			t.Errorf("Suggest(%q) = %q, want %q", word, got, want)
 		}
 	}
 }

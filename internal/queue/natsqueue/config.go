@@ -154,7 +154,7 @@ func sortedKeys(v url.Values) []string {
 func unknownParameter(name, scheme string, known []string) error {
 	slices.Sort(known)
 	hint := "it knows " + strings.Join(known, ", ")
-	if near := nearest(name, known); near != "" {
+	if near := config.Suggest(name, known); near != "" {
 		hint = "did you mean " + near + "?"
 	}
 	return fmt.Errorf("queue URL: %s has no parameter %q; %s", scheme, name, hint)
@@ -256,35 +256,4 @@ func readable(path string) error {
 		return err
 	}
 	return f.Close()
-}
-
-// nearest returns the known word that a person may have meant, or "".
-func nearest(word string, known []string) string {
-	best, limit := "", 1+min(3, max(1, len(word)/3))
-	for _, k := range known {
-		if d := editDistance(strings.ToLower(word), k); d < limit {
-			best, limit = k, d
-		}
-	}
-	return best
-}
-
-// editDistance is the number of letters to insert, delete or replace that turn a into b (Levenshtein).
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }
