@@ -349,6 +349,8 @@ func (q *Queue) store(b []byte, last uint64) error {
 	}
 	q.mu.Lock()
 	q.file = s
+	// A kill before a file's first record leaves it with the name that is next. It is this file now, and must not go.
+	q.old = slices.DeleteFunc(q.old, func(o *segment) bool { return o.path == s.path })
 	if full != nil {
 		q.old = append(q.old, full)
 	}

@@ -239,6 +239,34 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
+// TestKilledBeforeTheFirstRecord: a file that a kill left without a record has the name of the next one. What is
+// confirmed after that lies in a file that is there.
+func TestKilledBeforeTheFirstRecord(t *testing.T) {
+	for _, left := range []int{0, 1 << 20, 8 << 20} {
+		t.Run(fmt.Sprint(left), func(t *testing.T) {
+			dir, store := t.TempDir(), &queuetest.Store{}
+			if err := os.WriteFile(filepath.Join(dir, "0000000000000001.journal"), make([]byte, left), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			q := open(t, dir, queuetest.NewMemory(queuetest.MemoryOptions{Store: store, Hooks: queuetest.Hooks{
+				BeforeCommit: func(context.Context, string, queue.Batch, record.Cursor) error { return errDown },
+			}}))
+			publish(t, q, "orders", 0, 1) // makes the topic
+			if err := q.Publish(t.Context(), "orders", []record.Record{rec(1), rec(2)}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			if err := q.Close(ctx); err != nil {
+				t.Fatal(err)
+			}
+			q = open(t, dir, queuetest.NewMemory(queuetest.MemoryOptions{Store: store}))
+			defer closeNow(t, q)
+			want(t, q, "orders", 3)
+		})
+	}
+}
+
 func TestFilesGoWhenDrained(t *testing.T) {
 	dir := t.TempDir()
 	q := open(t, dir, queuetest.NewMemory(queuetest.MemoryOptions{}))
