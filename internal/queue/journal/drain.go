@@ -60,11 +60,16 @@ func (q *Queue) worthwhile() bool {
 	return q.hurry || len(q.pending) >= enough
 }
 
-// empty commits until nothing is pending or the journal is stopped.
+// empty commits what is pending when it is called, unless the journal is stopped. What comes meanwhile gathers for the
+// next time: to go on until nothing is left would, under load, be an endless row of small commits.
 func (q *Queue) empty() {
+	q.mu.Lock()
+	until := q.last
+	q.hurry = false // who is in a hurry waits for a position up to this one
+	q.mu.Unlock()
 	policy := retry.Policy{Base: 20 * time.Millisecond, Max: retryMax}
 	for try := 1; q.stopped.Err() == nil; {
-		topic, ok := q.first()
+		topic, ok := q.first(until)
 		if !ok {
 			return
 		}
@@ -88,12 +93,15 @@ func (q *Queue) empty() {
 	}
 }
 
-// first is the topic of the first pending record.
-func (q *Queue) first() (topic string, ok bool) {
+// first is the topic of the first pending record up to a position. What is pending after it is left for another time.
+func (q *Queue) first(until uint64) (topic string, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.pending) == 0 {
-		q.hurry = false
+		return "", false
+	}
+	if q.pending[0].position > until {
+		poke(q.drainWork)
 		return "", false
 	}
 	return q.pending[0].topic, true
