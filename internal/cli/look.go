@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ferry/internal/api"
+	"ferry/internal/config"
 )
 
 func (c *command) tailCommand() *cobra.Command {
@@ -272,7 +273,7 @@ func (c *command) schemaCommand() *cobra.Command {
 		Use: "schema", Short: "Print the JSON Schema of the configuration, for editors", Args: cobra.NoArgs,
 		Example: "  ferry schema > ferry.schema.json\n  # first line of ferry.yaml: # yaml-language-server: $schema=ferry.schema.json",
 		RunE: func(*cobra.Command, []string) error {
-			if _, err := c.Out.Write(schema()); err != nil {
+			if _, err := c.Out.Write(config.Schema()); err != nil {
 				return fmt.Errorf("write output: %w", err)
 			}
 			return nil

@@ -16,9 +16,6 @@ import (
 	"ferry/internal/mockapi"
 )
 
-// schema is a variable's worth of indirection less: what `ferry schema` prints.
-func schema() []byte { return config.Schema() }
-
 func (c *command) serveCommand() *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
