@@ -132,6 +132,11 @@ func (r *run) commit(ctx context.Context, hold []*cargo, first int, s stretch) e
 			return fmt.Errorf("commit: %w", err)
 		}
 		r.at("committed")
+		if w, ok := r.writer.(queue.Warner); ok && r.cfg.Hooks.Warned != nil {
+			if text := w.Warning(); text != "" {
+				r.cfg.Hooks.Warned(text)
+			}
+		}
 		size := 0
 		for i := range batch.Records {
 			size += batch.Records[i].Size()

@@ -6,6 +6,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
+	"time"
 
 	"ferry/internal/record"
 	"ferry/internal/retry"
@@ -28,6 +31,7 @@ type CursorStore interface {
 type Publisher interface {
 	Publish(ctx context.Context, topic string, batch []record.Record) error
 	Reader
+	Preparer
 	Info() Info
 	Ping(ctx context.Context) error
 	Close(ctx context.Context) error
@@ -46,18 +50,33 @@ type withCursors struct {
 
 func cursorKey(topic, pipeline string) string { return topic + "/" + pipeline }
 
-// entry is what the store keeps: the id of the write, by which a writer knows its own, and the cursor. An id has no
-// line break.
+// entry is what the store keeps: one line that says which write this is (by which a writer knows its own), when it was
+// made, and whether a writer is at work; then the cursor.
 type entry struct {
-	id     string
+	id     string // without a space or line break
+	at     time.Time
+	idle   bool // the writer closed with nothing under way
 	cursor record.Cursor
 }
 
-func (e entry) bytes() []byte { return append([]byte(e.id+"\n"), e.cursor...) }
+func newEntry(cursor record.Cursor, idle bool) entry {
+	return entry{id: rand.Text(), at: time.Now(), idle: idle, cursor: bytes.Clone(cursor)}
+}
+
+func (e entry) bytes() []byte {
+	state := "open"
+	if e.idle {
+		state = "idle"
+	}
+	return append(fmt.Appendf(nil, "%s %s %d\n", e.id, state, e.at.UnixMilli()), e.cursor...)
+}
 
 func readEntry(value []byte) entry {
-	id, cursor, _ := bytes.Cut(value, []byte("\n"))
-	return entry{string(id), cursor}
+	line, cursor, _ := bytes.Cut(value, []byte("\n"))
+	id, rest, _ := strings.Cut(string(line), " ")
+	state, at, _ := strings.Cut(rest, " ")
+	millis, _ := strconv.ParseInt(at, 10, 64)
+	return entry{id: id, at: time.UnixMilli(millis), idle: state != "open", cursor: cursor}
 }
 
 func (q *withCursors) get(ctx context.Context, topic, pipeline string) (entry, uint64, error) {
@@ -81,11 +100,15 @@ func (q *withCursors) OpenWriter(ctx context.Context, pipeline, topic string) (W
 		if err != nil {
 			return nil, err
 		}
-		claim := entry{rand.Text(), last.cursor}
+		claim := newEntry(last.cursor, false)
 		rev, err = q.store.Put(ctx, cursorKey(topic, pipeline), claim.bytes(), rev)
 		switch {
 		case err == nil:
-			return &cursorWriter{q: q, pipeline: pipeline, topic: topic, rev: rev, cursor: last.cursor}, nil
+			w := &cursorWriter{q: q, pipeline: pipeline, topic: topic, rev: rev, cursor: last.cursor}
+			if !last.idle {
+				w.unfinished = last.at
+			}
+			return w, nil
 		case !errors.Is(err, ErrConflict):
 			return nil, fmt.Errorf("claim pipeline %s: %w", pipeline, err)
 		case ctx.Err() != nil:
@@ -101,6 +124,8 @@ type cursorWriter struct {
 	cursor          record.Cursor
 	attempt         *cursorAttempt // a commit whose outcome is unknown
 	fenced          bool
+	unfinished      time.Time // when the writer before, which never closed, last wrote its cursor; zero: it closed
+	warning         string
 }
 
 // cursorAttempt remembers how far a commit has come, so that trying it again does not publish twice what was
@@ -108,15 +133,46 @@ type cursorWriter struct {
 type cursorAttempt struct {
 	entry         entry
 	records, dead int
-	published     bool
-	buried        bool // the dead letters
+	published     int // of the records
+	buried        int // of the dead letters
+	tried         bool
 }
 
 // Cursor implements Writer.
 func (w *cursorWriter) Cursor() record.Cursor { return w.cursor }
 
-// Close implements Writer.
-func (w *cursorWriter) Close(context.Context) error { return nil }
+// Warning implements Warner.
+func (w *cursorWriter) Warning() string {
+	text := w.warning
+	w.warning = ""
+	return text
+}
+
+// Close implements Writer. It notes that nothing is under way, so that the next writer knows that it repeats nothing.
+func (w *cursorWriter) Close(ctx context.Context) error {
+	if w.fenced || w.attempt != nil {
+		return nil
+	}
+	_, err := w.q.store.Put(ctx, cursorKey(w.topic, w.pipeline), newEntry(w.cursor, true).bytes(), w.rev)
+	if err != nil && !errors.Is(err, ErrConflict) {
+		return fmt.Errorf("close writer of %s: %w", w.pipeline, err)
+	}
+	w.fenced = true
+	return nil
+}
+
+// repeats notes when records that are about to be published may have been before, since a moment that the broker may
+// not remember any more. Half the window is the limit, for clocks and queues on the way.
+func (w *cursorWriter) repeats(since time.Time, why string) {
+	window := w.q.Info().Window
+	if age := time.Since(since); age > window/2 {
+		remembers := "the queue recognises none"
+		if window > 0 {
+			remembers = fmt.Sprintf("the queue recognises them for %s only", window)
+		}
+		w.warning = fmt.Sprintf("duplicate possible: %s %s ago, and %s; duplicates have the same id", why, age.Round(time.Second), remembers)
+	}
+}
 
 // Commit implements Writer.
 func (w *cursorWriter) Commit(ctx context.Context, b Batch, next record.Cursor) error {
@@ -148,8 +204,18 @@ func (w *cursorWriter) Commit(ctx context.Context, b Batch, next record.Cursor) 
 		return ErrFenced
 	}
 	if !same {
-		a = &cursorAttempt{entry: entry{rand.Text(), bytes.Clone(next)}, records: len(b.Records), dead: len(b.Dead)}
+		a = &cursorAttempt{entry: newEntry(next, false), records: len(b.Records), dead: len(b.Dead)}
 		w.attempt = a
+	}
+	if b.Len() > 0 {
+		if a.tried && a.published+a.buried < b.Len() {
+			w.repeats(a.entry.at, "this commit was first tried")
+		}
+		if !w.unfinished.IsZero() {
+			w.repeats(w.unfinished, "the run before ended without a word, its last commit was")
+			w.unfinished = time.Time{}
+		}
+		a.tried = true
 	}
 	if err := w.publish(ctx, w.topic, b.Records, 0, b.Len(), &a.published); err != nil {
 		return err
@@ -177,22 +243,26 @@ func (w *cursorWriter) Commit(ctx context.Context, b Batch, next record.Cursor) 
 	return nil
 }
 
-// publish writes a part of the batch unless an earlier try of the same commit has, and counts its failed records from
-// first on.
-func (w *cursorWriter) publish(ctx context.Context, topic string, part []record.Record, first, total int, done *bool) error {
-	if *done || len(part) == 0 {
+// publish writes what an earlier try of the same commit has not, and counts its failed records from first on.
+func (w *cursorWriter) publish(ctx context.Context, topic string, part []record.Record, first, total int, done *int) error {
+	if *done == len(part) {
 		return nil
 	}
-	err := w.q.Publish(ctx, topic, part)
-	var be *BatchError
-	if errors.As(err, &be) {
-		moved := &BatchError{Failed: make(map[int]error, len(be.Failed)), Total: total}
-		for i, e := range be.Failed {
-			moved.Failed[first+i] = e
+	err := w.q.Publish(ctx, topic, part[*done:])
+	var refused *BatchError
+	var partly *PartError
+	switch {
+	case err == nil:
+		*done = len(part)
+	case errors.As(err, &refused):
+		moved := &BatchError{Failed: make(map[int]error, len(refused.Failed)), Total: total}
+		for i, e := range refused.Failed {
+			moved.Failed[first+*done+i] = e
 		}
 		return moved
+	case errors.As(err, &partly):
+		*done += partly.Done
 	}
-	*done = err == nil
 	return err
 }
 

@@ -56,3 +56,15 @@ func (e *BatchError) Unwrap() []error {
 	}
 	return errs
 }
+
+// A PartError says that a publish stopped on its way: the first Done records of the batch are durable, the outcome of
+// those after them is unknown. Whoever tries again begins behind Done, so that nothing is published twice for no reason.
+type PartError struct {
+	Done int
+	Err  error
+}
+
+func (e *PartError) Error() string {
+	return fmt.Sprintf("%v (the first %d records of the batch are durable)", e.Err, e.Done)
+}
+func (e *PartError) Unwrap() error { return e.Err }

@@ -42,6 +42,10 @@ type Info struct {
 	Limits Limits
 	// Note says in a sentence what a person should know, such as why the tier is lower than it could be.
 	Note string
+	// EventPrefix is what the attributes of a CloudEvent are called in this broker's headers ("ce_" with Kafka, from
+	// the protocol bindings of CloudEvents 1.0.2). Empty: no binding is published, so events are written in
+	// structured mode.
+	EventPrefix string
 }
 
 // Queue is a message broker, connected. All methods are safe for concurrent use and block until done or until the
@@ -51,8 +55,9 @@ type Info struct {
 type Queue interface {
 	// Publish returns nil only after the broker has confirmed every record as durable (invariant 2). Records of one
 	// call reach the topic in order; concurrent calls share round trips and syncs (group commit) and come in any
-	// order to each other. When some records cannot be taken, those that can are published all the same and the
-	// error is a *BatchError. The topic is made when missing if the queue's URL allows it.
+	// order to each other. When some records can never be taken, those that can are published all the same and the
+	// error is a *BatchError. Any other error stops at the first record that was not confirmed; a *PartError tells how
+	// many before it were. The topic is made when missing if the queue's URL allows it.
 	Publish(ctx context.Context, topic string, batch []record.Record) error
 
 	// OpenWriter claims a pipeline's cursor: it fences every earlier writer of this pipeline, on any instance, then
@@ -63,6 +68,7 @@ type Queue interface {
 	Cursor(ctx context.Context, pipeline, topic string) (record.Cursor, error)
 
 	Reader
+	Preparer
 
 	// Info does not block and does not change while the queue is open.
 	Info() Info
@@ -70,6 +76,20 @@ type Queue interface {
 	Ping(ctx context.Context) error
 	// Close waits for writes under way, then lets go of the broker. Later calls of any method return ErrClosed.
 	Close(ctx context.Context) error
+}
+
+// Preparer makes sure of topics before anything is published.
+type Preparer interface {
+	// Prepare makes the topics and their dead-letter topics (DeadTopic) that are missing, when the queue's URL says
+	// create=true. Otherwise a missing one, or one that could not keep the queue's promise, is an error that names
+	// every one of them and says what to do; it is permanent.
+	Prepare(ctx context.Context, topics ...string) error
+}
+
+// A Warner is a Writer that has something to say without it being a failure, such as that duplicates are possible.
+type Warner interface {
+	// Warning returns what there is to say since the last call, or "".
+	Warning() string
 }
 
 // Writer commits for one run of one pipeline. It belongs to one goroutine.

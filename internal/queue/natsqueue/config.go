@@ -3,16 +3,15 @@ package natsqueue
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
-	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"ferry/internal/config"
+	"ferry/internal/queue/queueurl"
 )
 
 // Config of Open. ParseURL makes one; the embedded server's own part (Connect, MaxBatch, Health) is filled in by who
@@ -49,7 +48,8 @@ type Config struct {
 	Cache int64
 	// MaxBytes is the size at which a topic takes no more records (queue.ErrFull); 0 means no limit.
 	MaxBytes int64
-	// Create says whether missing topics are made. ParseURL sets it unless the URL says create=false.
+	// Create says whether missing topics are made. ParseURL sets it for embedded:, and for nats:// when the URL says
+	// create=true.
 	Create bool
 	// Redelivery is how long a record that was received and not acknowledged stays away. Default 30 s.
 	Redelivery time.Duration
@@ -86,78 +86,54 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// parameters of the URL by what they need: a server of its own, the embedded one, or either.
-var (
-	embeddedParameters = []string{"cache", "listen"}
-	serverParameters   = []string{"ca", "cert", "creds", "domain", "key", "replicas", "timeout"}
-	commonParameters   = []string{"create", "max_age", "max_bytes", "redelivery", "storage"}
-)
-
 // ParseURL reads `embedded:?listen=127.0.0.1:4222&max_age=7d&max_bytes=10GiB` and
 // `nats://host1,host2?replicas=3&creds=/run/secrets/nats.creds`. Parameters that it does not know are errors. No
 // error shows a login (invariant 8).
 func ParseURL(u config.URL) (Config, error) {
-	c := Config{Create: true}
-	scheme, rest, ok := strings.Cut(u.Reveal(), ":")
-	if !ok {
-		return c, errors.New("queue URL: no scheme, want embedded: or nats://host")
+	scheme, address, query, err := queueurl.Split(u)
+	if err != nil {
+		return Config{}, err
 	}
-	address, query, _ := strings.Cut(rest, "?")
-	known := commonParameters
+	var c Config
+	storage := "file"
+	known := queueurl.Parameters{
+		"create": queueurl.Bool(&c.Create), "max_age": queueurl.Duration(&c.MaxAge), "max_bytes": queueurl.Bytes(&c.MaxBytes),
+		"redelivery": queueurl.Duration(&c.Redelivery), "storage": queueurl.Word(&storage, "file", "memory"),
+	}
 	switch scheme {
 	case "embedded":
 		if strings.Trim(address, "/") != "" {
 			return c, fmt.Errorf("queue URL: embedded: has no host; its folder is the key data, its port the parameter listen=127.0.0.1:4222")
 		}
-		c.Embedded, c.Cache = true, 512<<20
-		known = slices.Concat(embeddedParameters, known)
+		c.Embedded, c.Create, c.Cache = true, true, 512<<20
+		known["listen"], known["cache"] = queueurl.Text(&c.Listen), cacheSize(&c.Cache)
 	case "nats", "tls":
-		hosts, err := servers(scheme, address)
-		if err != nil {
+		if c.Servers, err = servers(scheme, address); err != nil {
 			return c, err
 		}
-		c.Servers = hosts
-		known = slices.Concat(serverParameters, known)
+		maps.Copy(known, queueurl.Parameters{
+			"ca": queueurl.File(&c.CA), "cert": queueurl.File(&c.Cert), "key": queueurl.File(&c.Key),
+			"creds": queueurl.File(&c.Creds), "domain": queueurl.Text(&c.Domain), "replicas": queueurl.Int(&c.Replicas, 1, 5),
+			"timeout": queueurl.Duration(&c.Timeout),
+		})
 	default:
 		return c, fmt.Errorf("queue URL: scheme %q is not of NATS, want embedded: or nats://host", scheme)
 	}
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return c, errors.New("queue URL: its parameters cannot be read; write them as name=value&name=value")
-	}
-	var errs []error
-	for _, name := range sortedKeys(values) {
-		if !slices.Contains(known, name) {
-			errs = append(errs, unknownParameter(name, scheme, known))
-			continue
-		}
-		if len(values[name]) > 1 {
-			errs = append(errs, fmt.Errorf("queue URL: parameter %s is given twice", name))
-			continue
-		}
-		if err := c.set(name, values.Get(name)); err != nil {
-			errs = append(errs, fmt.Errorf("queue URL: parameter %s: %w", name, err))
-		}
-	}
-	return c, errors.Join(errs...)
+	err = known.Set(scheme, query)
+	c.Memory = storage == "memory"
+	return c, err
 }
 
-func sortedKeys(v url.Values) []string {
-	keys := make([]string, 0, len(v))
-	for k := range v {
-		keys = append(keys, k)
+func cacheSize(into *int64) func(string) error {
+	return func(value string) error {
+		if err := queueurl.Bytes(into)(value); err != nil {
+			return err
+		}
+		if *into < 16<<20 {
+			return fmt.Errorf("%q is less than 16MiB, two of the server's blocks", value)
+		}
+		return nil
 	}
-	slices.Sort(keys)
-	return keys
-}
-
-func unknownParameter(name, scheme string, known []string) error {
-	slices.Sort(known)
-	hint := "it knows " + strings.Join(known, ", ")
-	if near := config.Suggest(name, known); near != "" {
-		hint = "did you mean " + near + "?"
-	}
-	return fmt.Errorf("queue URL: %s has no parameter %q; %s", scheme, name, hint)
 }
 
 // servers checks host1:4222,user:password@host2 and gives each its scheme.
@@ -177,83 +153,4 @@ func servers(scheme, address string) (string, error) {
 		all = append(all, parsed.String())
 	}
 	return strings.Join(all, ","), nil
-}
-
-func (c *Config) set(name, value string) error {
-	var err error
-	switch name {
-	case "listen":
-		c.Listen = value
-	case "ca":
-		c.CA, err = value, readable(value)
-	case "cert":
-		c.Cert, err = value, readable(value)
-	case "key":
-		c.Key, err = value, readable(value)
-	case "creds":
-		c.Creds, err = value, readable(value)
-	case "domain":
-		c.Domain = value
-	case "replicas":
-		if c.Replicas, err = strconv.Atoi(value); err != nil || c.Replicas < 1 || c.Replicas > 5 {
-			return fmt.Errorf("%q is not a number from 1 to 5", value)
-		}
-	case "storage":
-		if value != "file" && value != "memory" {
-			return fmt.Errorf("%q is neither file nor memory", value)
-		}
-		c.Memory = value == "memory"
-	case "create":
-		if c.Create, err = strconv.ParseBool(value); err != nil {
-			return fmt.Errorf("%q is neither true nor false", value)
-		}
-	case "max_bytes":
-		return positiveBytes(&c.MaxBytes, value)
-	case "cache":
-		if err := positiveBytes(&c.Cache, value); err != nil {
-			return err
-		}
-		if c.Cache < 16<<20 {
-			return fmt.Errorf("%q is less than 16MiB, two of the server's blocks", value)
-		}
-	case "max_age":
-		return positive(&c.MaxAge, value)
-	case "redelivery":
-		return positive(&c.Redelivery, value)
-	case "timeout":
-		return positive(&c.Timeout, value)
-	}
-	return err
-}
-
-func positiveBytes(into *int64, value string) error {
-	var b config.Bytes
-	if err := b.UnmarshalText([]byte(value)); err != nil {
-		return err
-	}
-	if b <= 0 {
-		return fmt.Errorf("%q is not above zero", value)
-	}
-	*into = int64(b)
-	return nil
-}
-
-func positive(into *time.Duration, value string) error {
-	var d config.Duration
-	if err := d.UnmarshalText([]byte(value)); err != nil {
-		return err
-	}
-	if d <= 0 {
-		return fmt.Errorf("%q is not above zero", value)
-	}
-	*into = d.D()
-	return nil
-}
-
-func readable(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }

@@ -25,9 +25,9 @@ func TestParseURL(t *testing.T) {
 		{"embedded:", Config{Embedded: true, Create: true, Cache: 512 << 20}},
 		{"embedded:?listen=127.0.0.1:4222&max_age=7d&max_bytes=10GiB&cache=64MiB", Config{Embedded: true, Cache: 64 << 20, Create: true, Listen: "127.0.0.1:4222", MaxAge: 7 * 24 * time.Hour, MaxBytes: 10 << 30}},
 		{"embedded:?create=false&redelivery=1m", Config{Embedded: true, Cache: 512 << 20, Redelivery: time.Minute}},
-		{"nats://h1", Config{Servers: "nats://h1", Create: true}},
-		{"nats://h1,h2:4333/?replicas=3&timeout=3s&domain=hub&creds=" + creds, Config{Servers: "nats://h1,nats://h2:4333", Create: true, Replicas: 3, Timeout: 3 * time.Second, Domain: "hub", Creds: creds}},
-		{"tls://user:pa%2Fss@h1,h2", Config{Servers: "tls://user:pa%2Fss@h1,tls://h2", Create: true}},
+		{"nats://h1", Config{Servers: "nats://h1"}},
+		{"nats://h1,h2:4333/?replicas=3&timeout=3s&domain=hub&creds=" + creds, Config{Servers: "nats://h1,nats://h2:4333", Replicas: 3, Timeout: 3 * time.Second, Domain: "hub", Creds: creds}},
+		{"tls://user:pa%2Fss@h1,h2?create=true", Config{Servers: "tls://user:pa%2Fss@h1,tls://h2", Create: true}},
 	} {
 		got, err := ParseURL(config.URL(tt.url))
 		if err != nil {

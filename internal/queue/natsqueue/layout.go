@@ -119,6 +119,33 @@ func orUnlimited(n int64) int64 {
 	return n
 }
 
+// Prepare implements queue.Preparer. Topics of the embedded server are made by their first record.
+func (q *Queue) Prepare(ctx context.Context, names ...string) error {
+	var errs []error
+	for _, name := range names {
+		t, err := q.enterTopic(name)
+		if errors.Is(err, queue.ErrClosed) {
+			return err
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if !q.cfg.Embedded {
+			_, err = q.ensure(ctx, t, true)
+		}
+		q.busy.Done()
+		switch {
+		case err == nil:
+		case errors.Is(err, queue.ErrNoTopic):
+			errs = append(errs, err)
+		default:
+			return err
+		}
+	}
+	return retry.Permanent(errors.Join(errs...))
+}
+
 // ensure finds the topic's stream, or makes it when create is true and the configuration allows it. What it found is
 // remembered until a write finds nobody listening. Concurrent calls for one topic wait for each other.
 func (q *Queue) ensure(ctx context.Context, t topic, create bool) (*channel, error) {
@@ -143,7 +170,7 @@ func (q *Queue) ensure(ctx context.Context, t topic, create bool) (*channel, err
 			return nil, fmt.Errorf("%w: %s", queue.ErrNoTopic, t.name)
 		}
 		if !q.cfg.Create {
-			return nil, retry.Permanent(fmt.Errorf("%w: %s; make it first, or leave create=false out of the queue's URL", queue.ErrNoTopic, t.name))
+			return nil, retry.Permanent(fmt.Errorf("%w: %s; make its stream first, or let ferry make it: create=true in the queue's URL", queue.ErrNoTopic, t.name))
 		}
 		found, err = q.makeStream(ctx, t)
 	}

@@ -123,6 +123,15 @@ func (m *Memory) Info() queue.Info {
 	return queue.Info{Name: "memory", Tier: queue.ExactlyOnce, Limits: m.o.Limits, Note: "for tests"}
 }
 
+// Prepare implements queue.Preparer. Topics are made by their first record.
+func (m *Memory) Prepare(ctx context.Context, _ ...string) error {
+	leave, err := m.enter(ctx)
+	if err == nil {
+		leave()
+	}
+	return err
+}
+
 // Ping implements queue.Queue.
 func (m *Memory) Ping(ctx context.Context) error {
 	leave, err := m.enter(ctx)
