@@ -117,6 +117,9 @@ func (a *App) openNATS(ctx context.Context) (queue.Queue, error) {
 	}
 	if qc.Embedded {
 		qc.Connect, qc.Health, qc.MaxBatch = a.embedded.Connect, a.embedded.Healthy, a.embedded.MaxBatch()
+		if qc.Cache == 0 {
+			qc.Cache = embeddedCache()
+		}
 	}
 	q, err := natsqueue.Open(ctx, qc)
 	if err != nil {

@@ -56,6 +56,7 @@ func System() Streams {
 
 // Main runs one command and returns its exit code. SIGINT and SIGTERM end its context; a second one ends the process.
 func Main(args []string, s Streams) int {
+	app.LimitMemory()
 	ctx, caught := signalContext()
 	c := &command{Streams: s}
 	root := c.root()

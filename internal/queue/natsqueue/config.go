@@ -43,8 +43,7 @@ type Config struct {
 	// MaxAge is how long records are kept; 0 keeps them for good. Cursors are kept for good in any case.
 	MaxAge time.Duration
 	// Cache is the memory that what was written may take in the embedded server, which keeps every block for ten seconds
-	// after its last use: writing is slowed down to stay below it (invariant 7). 0 means no limit. Default of ParseURL
-	// for embedded: 512 MiB, which is 45 MiB/s.
+	// after its last use: writing is slowed down to stay below it (invariant 7). 0 means no limit.
 	Cache int64
 	// MaxBytes is the size at which a topic takes no more records (queue.ErrFull); 0 means no limit.
 	MaxBytes int64
@@ -105,7 +104,7 @@ func ParseURL(u config.URL) (Config, error) {
 		if strings.Trim(address, "/") != "" {
 			return c, fmt.Errorf("queue URL: embedded: has no host; its folder is the key data, its port the parameter listen=127.0.0.1:4222")
 		}
-		c.Embedded, c.Create, c.Cache = true, true, 512<<20
+		c.Embedded, c.Create = true, true
 		known["listen"], known["cache"] = queueurl.Text(&c.Listen), cacheSize(&c.Cache)
 	case "nats", "tls":
 		if c.Servers, err = servers(scheme, address); err != nil {

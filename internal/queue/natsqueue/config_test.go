@@ -22,9 +22,9 @@ func TestParseURL(t *testing.T) {
 		url  string
 		want Config
 	}{
-		{"embedded:", Config{Embedded: true, Create: true, Cache: 512 << 20}},
+		{"embedded:", Config{Embedded: true, Create: true}},
 		{"embedded:?listen=127.0.0.1:4222&max_age=7d&max_bytes=10GiB&cache=64MiB", Config{Embedded: true, Cache: 64 << 20, Create: true, Listen: "127.0.0.1:4222", MaxAge: 7 * 24 * time.Hour, MaxBytes: 10 << 30}},
-		{"embedded:?create=false&redelivery=1m", Config{Embedded: true, Cache: 512 << 20, Redelivery: time.Minute}},
+		{"embedded:?create=false&redelivery=1m", Config{Embedded: true, Redelivery: time.Minute}},
 		{"nats://h1", Config{Servers: "nats://h1"}},
 		{"nats://h1,h2:4333/?replicas=3&timeout=3s&domain=hub&creds=" + creds, Config{Servers: "nats://h1,nats://h2:4333", Replicas: 3, Timeout: 3 * time.Second, Domain: "hub", Creds: creds}},
 		{"tls://user:pa%2Fss@h1,h2?create=true", Config{Servers: "tls://user:pa%2Fss@h1,tls://h2", Create: true}},
