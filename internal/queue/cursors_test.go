@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ferry/internal/queue"
@@ -156,5 +158,138 @@ func TestCursorNeverPassesRecords(t *testing.T) {
 		if got, err := q.Browse(t.Context(), "t", 0, 100); err != nil || len(got) != 2 {
 			t.Fatalf("%d records (%v), want 2: what was confirmed is not published again", len(got), err)
 		}
+	}
+}
+
+// partly confirms a few records of each publish until it is told not to.
+type partly struct {
+	*queuetest.Memory
+	take   int // < 0: all
+	window time.Duration
+}
+
+var errBroken = errors.New("broken")
+
+func (p *partly) Info() queue.Info {
+	info := p.Memory.Info()
+	info.Tier, info.Window = queue.Deduplicated, p.window
+	return info
+}
+
+func (p *partly) Publish(ctx context.Context, topic string, batch []record.Record) error {
+	if p.take < 0 || p.take >= len(batch) {
+		return p.Memory.Publish(ctx, topic, batch)
+	}
+	if err := p.Memory.Publish(ctx, topic, batch[:p.take]); err != nil {
+		return err
+	}
+	return &queue.PartError{Done: p.take, Err: errBroken}
+}
+
+// TestCommitGoesOnBehindWhatIsDurable: what a publish confirmed before it broke is not published again.
+func TestCommitGoesOnBehindWhatIsDurable(t *testing.T) {
+	m := queuetest.NewMemory()
+	p := &partly{Memory: m, take: 2}
+	q := queue.WithCursors(p, newStore())
+	w, err := q.OpenWriter(t.Context(), "p", "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := batchOf(5)
+	for range 2 { // 2 of 5, then 2 of the other 3
+		if err := w.Commit(t.Context(), b, record.Cursor("c")); !errors.Is(err, errBroken) {
+			t.Fatal(err)
+		}
+	}
+	p.take = -1
+	if err := w.Commit(t.Context(), b, record.Cursor("c")); err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.Browse(t.Context(), "t", 0, 100)
+	if err != nil || len(got) != 5 {
+		t.Fatalf("%d records (%v), want 5", len(got), err)
+	}
+	for i := range got {
+		if got[i].ID != b.Records[i].ID {
+			t.Fatalf("record %d is %s, want %s", i, got[i].ID, b.Records[i].ID)
+		}
+	}
+}
+
+// TestDuplicatesAreAnnounced: a repetition is reported when it comes later than half of the time for which the broker
+// remembers ids, whether it is this writer's or follows a run that ended without a word.
+func TestDuplicatesAreAnnounced(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		wait   time.Duration
+		closed bool // the writer before closed with nothing under way
+		retry  bool // the same writer tries again
+		warned bool
+	}{
+		{name: "a crash, long ago", wait: 6 * time.Minute, warned: true},
+		{name: "a crash just now", wait: 4 * time.Minute},
+		{name: "a closed writer, long ago", wait: time.Hour, closed: true},
+		{name: "a retry, much later", wait: 6 * time.Minute, retry: true, warned: true},
+		{name: "a retry", wait: time.Minute, retry: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &partly{Memory: queuetest.NewMemory(), take: -1, window: 10 * time.Minute}
+				q := queue.WithCursors(p, newStore())
+				w, err := q.OpenWriter(t.Context(), "p", "t")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := w.Commit(t.Context(), batchOf(3), record.Cursor("a")); err != nil {
+					t.Fatal(err)
+				}
+				if tt.closed {
+					if err := w.Close(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					p.take = 1
+					if err := w.Commit(t.Context(), batchOf(4), record.Cursor("b")); !errors.Is(err, errBroken) {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(tt.wait)
+				p.take = -1
+				if !tt.retry {
+					if w, err = q.OpenWriter(t.Context(), "p", "t"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := w.Commit(t.Context(), batchOf(4), record.Cursor("b")); err != nil {
+					t.Fatal(err)
+				}
+				warner := w.(queue.Warner)
+				text := warner.Warning()
+				if got := strings.HasPrefix(text, "duplicate possible: "); got != tt.warned {
+					t.Errorf("warning %q, want one: %v", text, tt.warned)
+				}
+				if again := warner.Warning(); again != "" {
+					t.Errorf("said twice: %q", again)
+				}
+				if err := w.Commit(t.Context(), batchOf(1), record.Cursor("c")); err != nil || warner.Warning() != "" {
+					t.Errorf("the commit after it: %v, or a warning", err)
+				}
+			})
+		})
+	}
+}
+
+// TestClosedWriter: who has closed does not commit any more.
+func TestClosedWriter(t *testing.T) {
+	q := queue.WithCursors(lower{queuetest.NewMemory()}, newStore())
+	w, err := q.OpenWriter(t.Context(), "p", "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(t.Context(), batchOf(1), record.Cursor("a")); !errors.Is(err, queue.ErrFenced) {
+		t.Fatal(err)
 	}
 }
