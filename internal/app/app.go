@@ -95,10 +95,10 @@ func (a *App) open(ctx context.Context) error {
 	if err := a.openMock(); err != nil {
 		return err
 	}
-	if err := a.openQueue(ctx); err != nil {
+	if err := a.openState(ctx); err != nil { // some queues keep their cursors there
 		return err
 	}
-	if err := a.openState(ctx); err != nil {
+	if err := a.openQueue(ctx); err != nil {
 		return err
 	}
 	if err := a.openPipelines(); err != nil {

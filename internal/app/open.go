@@ -20,6 +20,7 @@ import (
 	"ferry/internal/mockapi"
 	"ferry/internal/pipeline"
 	"ferry/internal/queue"
+	"ferry/internal/queue/cloudevents"
 	"ferry/internal/queue/journal"
 	"ferry/internal/queue/natsqueue"
 	"ferry/internal/record"
@@ -198,8 +199,12 @@ func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Li
 	if err != nil {
 		return err
 	}
+	q := a.queue
+	if cfg.Format == "cloudevents" {
+		q = cloudevents.Wrap(q, cloudevents.Options{Topic: cfg.Topic, Source: cfg.Event.Source, Type: cfg.Event.Type})
+	}
 	p.Pipeline, err = pipeline.New(pipeline.Config{
-		Name: name, Topic: cfg.Topic, Source: src, Transform: tr, Queue: a.queue,
+		Name: name, Topic: cfg.Topic, Source: src, Transform: tr, Queue: q,
 		CommitRecords: cfg.Commit.Records, CommitBytes: int(cfg.Commit.Bytes), Buffer: int(cfg.Commit.Buffer),
 		Linger: cfg.Commit.Linger.D(), Hooks: a.hooks(p),
 	})

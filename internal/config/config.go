@@ -10,7 +10,7 @@ package config
 type Config struct {
 	Env       string              `yaml:"env" default:"dev" enum:"dev|prod" doc:"How strict to be. In prod, listening beyond loopback needs API keys, and the demonstration pipeline is off."`
 	Listen    string              `yaml:"listen" default:"127.0.0.1:8080" check:"listen" doc:"Address of the HTTP API."`
-	Queue     URL                 `yaml:"queue" default:"embedded:" check:"queue" example:"nats://127.0.0.1:4222" doc:"The message queue: embedded: or nats://host,host."`
+	Queue     URL                 `yaml:"queue" default:"embedded:" check:"queue" example:"kafka://127.0.0.1:9092" doc:"The message queue: embedded:, kafka://, amqp://, sqs://, azservicebus://, redis:// or nats://; see queues.md."`
 	State     URL                 `yaml:"state" default:"embedded:" check:"state" doc:"Where leases, pauses and run history are kept, and cursors where the queue cannot hold them."`
 	Data      string              `yaml:"data" default:"./data" doc:"Folder of the embedded queue and state. One process holds it at a time."`
 	Auth      Auth                `yaml:"auth" doc:"Who may call the API: none, or keys. Absent: anybody on loopback."`
@@ -85,6 +85,8 @@ type Pipeline struct {
 	Source    Source   `yaml:"source" doc:"The HTTP API to read." required:"true"`
 	Transform []Step   `yaml:"transform" doc:"Steps that each record walks through, in order."`
 	Topic     string   `yaml:"topic" check:"topic" doc:"Where records go in the queue. Absent: the pipeline's name."`
+	Format    string   `yaml:"format" default:"json" enum:"json|cloudevents" doc:"How records are written: as they are, or as CloudEvents 1.0 (attributes in the headers where the queue has a binding for them, otherwise around the data)."`
+	Event     Event    `yaml:"event" doc:"Attributes of the events, with format: cloudevents."`
 	Every     Duration `yaml:"every" example:"5m" min:"1s" doc:"Run this often, counted from start to start."`
 	Cron      string   `yaml:"cron" check:"cron" example:"0 6 * * *" doc:"Run at these times: five fields, or @hourly, @daily, …"`
 	Timezone  string   `yaml:"timezone" check:"timezone" default:"UTC" example:"Europe/Berlin" doc:"Time zone of cron."`
@@ -94,6 +96,12 @@ type Pipeline struct {
 	Stall     Duration `yaml:"stall" default:"10m" doc:"A run that commits nothing and reads no page for this long is ended as stalled."`
 	Paused    bool     `yaml:"paused" doc:"Start out paused: no scheduled runs until resumed."`
 	Commit    Commit   `yaml:"commit" doc:"How much is written to the queue at once."`
+}
+
+// Event holds the attributes of a CloudEvent that are the same for every record of a pipeline.
+type Event struct {
+	Source string `yaml:"source" example:"https://shop.example.com/orders" doc:"Where the events come from, a URI reference. Absent: /pipelines/ and the pipeline's name."`
+	Type   string `yaml:"type" example:"com.example.shop.order" doc:"What kind of events they are. Absent: ferry.record."`
 }
 
 // Commit bounds one commit and the memory of a run.

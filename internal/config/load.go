@@ -171,6 +171,8 @@ func (l *loader) complete(c *Config) (warnings []string) {
 	}
 	for name, p := range c.Pipelines {
 		p.Topic = cmp.Or(p.Topic, name)
+		p.Event.Source = cmp.Or(p.Event.Source, "/pipelines/"+name)
+		p.Event.Type = cmp.Or(p.Event.Type, "ferry.record")
 		p.Source.Timeouts.Headers = cmp.Or(p.Source.Timeouts.Headers, p.Source.Timeout)
 		p.Source.Timeouts.Idle = cmp.Or(p.Source.Timeouts.Idle, p.Source.Timeout)
 		if login := p.Source.Auth.OAuth2; login != nil {

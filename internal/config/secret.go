@@ -43,8 +43,18 @@ type URL string
 // Reveal gives the address with its login.
 func (u URL) Reveal() string { return string(u) }
 
-// String gives the address with its login hidden. It also does for text that is no address at all.
+// String gives the address with its login hidden. It also does for text that is no address at all, and for connection
+// strings as Azure has them (Endpoint=sb://…;SharedAccessKey=…).
 func (u URL) String() string {
+	if name, _, ok := strings.Cut(string(u), "="); ok && !strings.ContainsAny(name, ":/?") {
+		parts := strings.Split(string(u), ";")
+		for i, part := range parts {
+			if name, value, _ := strings.Cut(part, "="); value != "" && soundsSecret(name) {
+				parts[i] = name + "=" + redacted
+			}
+		}
+		return strings.Join(parts, ";")
+	}
 	scheme, rest, ok := strings.Cut(string(u), "://")
 	if ok {
 		scheme += "://"

@@ -83,9 +83,10 @@ pipelines:
 
 func TestURLsHideTheirLogin(t *testing.T) {
 	for text, want := range map[string]string{
-		"embedded:":                            "embedded:",
-		"embedded:?listen=127.0.0.1:4222":      "embedded:?listen=127.0.0.1:4222",
-		"nats://h1,h2":                         "nats://h1,h2",
+		"embedded:":                       "embedded:",
+		"embedded:?listen=127.0.0.1:4222": "embedded:?listen=127.0.0.1:4222",
+		"nats://h1,h2":                    "nats://h1,h2",
+		"Endpoint=sb://n.example.net/;SharedAccessKeyName=ops;SharedAccessKey=aGk=": "Endpoint=sb://n.example.net/;SharedAccessKeyName=[secret];SharedAccessKey=[secret]",
 		"nats://u:p@h1:4222/x?a=1":             "nats://u:[secret]@h1:4222/x?a=1",
 		"nats://token@h1":                      "nats://[secret]@h1",
 		"nats://u:p@h1,u:q@h2":                 "nats://u:[secret]@h2",

@@ -162,9 +162,10 @@ func (q *Queue) discover(ctx context.Context) error {
 	q.atomic = atLeast(version, 2, 12) && !q.cfg.plain
 	payload := int(q.nc.MaxPayload())
 	q.info = queue.Info{
-		Name:   "nats",
-		Server: version,
-		Tier:   queue.ExactlyOnce,
+		Name:        "nats",
+		Server:      version,
+		Tier:        queue.ExactlyOnce,
+		EventPrefix: "ce-",
 		Limits: queue.Limits{
 			CommitRecords: q.cfg.MaxBatch - 1, // the cursor is one of the batch
 			CommitBytes:   commitBytes,
