@@ -1,0 +1,206 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"ferry/internal/api"
+	"ferry/internal/pipeline"
+	"ferry/internal/queue"
+	"ferry/internal/record"
+)
+
+// Dead lists a pipeline's dead letters, oldest first. Pipelines that share a topic share its dead letters' topic:
+// only those of this pipeline are shown.
+func (a *App) Dead(ctx context.Context, pipeline string, from int64, limit int) ([]api.DeadLetter, error) {
+	p, err := a.pipeline(pipeline)
+	if err != nil {
+		return nil, err
+	}
+	topic := queue.DeadTopic(p.Topic())
+	out := []api.DeadLetter{}
+	for len(out) < limit {
+		stored, err := a.browse(ctx, topic, from, min(500, limit))
+		if errors.Is(err, queue.ErrNoTopic) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, problem(fmt.Errorf("look into topic %q: %w", topic, err))
+		}
+		if len(stored) == 0 {
+			return out, nil
+		}
+		for i := range stored {
+			from = stored[i].Position + 1
+			if stored[i].Header(record.HeaderPipeline) != pipeline || len(out) == limit {
+				continue
+			}
+			view := recordView(topic, &stored[i])
+			out = append(out, api.DeadLetter{
+				Record: view, Reason: stored[i].Header(record.HeaderDeadReason),
+				Stage: stored[i].Header(record.HeaderDeadStage), Run: stored[i].Header(record.HeaderRun),
+			})
+		}
+	}
+	return out, nil
+}
+
+// remover is what a queue can do that lets single records be taken out of a topic for good.
+type remover interface {
+	// Remove deletes the records at these positions, durably. Positions without a record are passed over.
+	Remove(ctx context.Context, topic string, positions ...int64) error
+}
+
+// replayBatch is how many dead letters are sent again at once.
+const replayBatch = 100
+
+// Replay sends dead letters through the pipeline again. They are taken out of the dead letters only after what became
+// of them is durable: a crash in between replays some a second time, with the same ids.
+func (a *App) Replay(ctx context.Context, pipeline string, positions []int64) (api.Replayed, error) {
+	p, err := a.pipeline(pipeline)
+	if err != nil {
+		return api.Replayed{}, err
+	}
+	out := api.Replayed{Pipeline: pipeline}
+	topic := queue.DeadTopic(p.Topic())
+	taker, ok := a.queue.(remover)
+	if !ok {
+		if len(positions) > 0 {
+			return out, &api.Error{Code: api.CodeInvalid, Detail: "this queue hands dead letters out one after the other; replay them all, or receive and acknowledge single ones"}
+		}
+		err := a.replayReceived(ctx, p, topic, &out)
+		return out, err
+	}
+	letters, places, err := a.letters(ctx, pipeline, topic, positions)
+	if err != nil {
+		return out, err
+	}
+	for len(letters) > 0 {
+		n := min(replayBatch, len(letters))
+		done, err := p.Replay(ctx, a.requestContext(ctx), letters[:n])
+		if err != nil {
+			return out, problem(fmt.Errorf("replay: %w", err))
+		}
+		if err := taker.Remove(ctx, topic, places[:n]...); err != nil {
+			return out, problem(fmt.Errorf("take replayed dead letters out: %w", err))
+		}
+		addReplayed(&out, done)
+		letters, places = letters[n:], places[n:]
+	}
+	return out, nil
+}
+
+func addReplayed(out *api.Replayed, done pipeline.Done) {
+	out.Read += int(done.Read)
+	out.Published += int(done.Published)
+	out.Filtered += int(done.Filtered)
+	out.Dead += int(done.Counters.Dead)
+}
+
+// replayMost bounds one replay of a queue that only hands letters out.
+const replayMost = 100_000
+
+// replayReceived replays letters as the queue hands them out, and acknowledges each batch after what became of it is
+// durable. A letter that fails again comes back under its id, by which the end is seen. Other pipelines' letters are
+// given back at the end.
+func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *api.Replayed) (err error) {
+	var others []string
+	defer func() {
+		if len(others) > 0 {
+			err = errors.Join(err, problem(a.queue.Nack(context.WithoutCancel(ctx), topic, others...)))
+		}
+	}()
+	known := make(map[string]bool)
+	for again := false; !again && len(known) < replayMost; {
+		got, err := a.queue.Receive(ctx, topic, replayBatch, takeWait)
+		if errors.Is(err, queue.ErrNoTopic) {
+			return nil
+		}
+		if err != nil {
+			return problem(fmt.Errorf("receive dead letters: %w", err))
+		}
+		if len(got) == 0 {
+			return nil
+		}
+		var letters []record.Record
+		var receipts []string
+		for i := range got {
+			again = again || known[got[i].ID]
+			if got[i].Header(record.HeaderPipeline) != p.Name() || known[got[i].ID] {
+				others = append(others, got[i].Receipt)
+				continue
+			}
+			letters, receipts = append(letters, got[i].Record), append(receipts, got[i].Receipt)
+		}
+		for i := range got {
+			known[got[i].ID] = true
+		}
+		if len(letters) == 0 {
+			continue
+		}
+		done, err := p.Replay(ctx, a.requestContext(ctx), letters)
+		if err != nil {
+			return problem(fmt.Errorf("replay: %w", err))
+		}
+		if err := a.queue.Ack(ctx, topic, receipts...); err != nil {
+			return problem(fmt.Errorf("take replayed dead letters out: %w", err))
+		}
+		addReplayed(out, done)
+	}
+	return nil
+}
+
+// letters reads the dead letters at the positions, or all there are now.
+func (a *App) letters(ctx context.Context, pipeline, topic string, positions []int64) ([]record.Record, []int64, error) {
+	var letters []record.Record
+	var places []int64
+	take := func(from int64, limit int) (next int64, n int, err error) {
+		stored, err := a.browse(ctx, topic, from, limit)
+		if err != nil {
+			return 0, 0, err
+		}
+		for i := range stored {
+			next = stored[i].Position + 1
+			if stored[i].Header(record.HeaderPipeline) == pipeline {
+				letters = append(letters, stored[i].Record)
+				places = append(places, stored[i].Position)
+			}
+		}
+		return next, len(stored), nil
+	}
+	if len(positions) > 0 {
+		for _, pos := range positions {
+			before := len(places)
+			if _, _, err := take(pos, 1); err != nil {
+				return nil, nil, problem(fmt.Errorf("read dead letter %d: %w", pos, err))
+			}
+			if len(places) == before || places[before] != pos {
+				return nil, nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("pipeline %q has no dead letter at position %d", pipeline, pos)}
+			}
+		}
+		return letters, places, nil
+	}
+	stats, err := a.queue.Stats(ctx, topic)
+	if errors.Is(err, queue.ErrNoTopic) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, problem(fmt.Errorf("look at topic %q: %w", topic, err))
+	}
+	// Up to the present last one: what fails again goes behind it and is not replayed in circles.
+	for from := int64(0); from <= stats.Last; {
+		next, n, err := take(from, 500)
+		if err != nil {
+			return nil, nil, problem(fmt.Errorf("read dead letters: %w", err))
+		}
+		if n == 0 {
+			break
+		}
+		from = next
+	}
+	for len(places) > 0 && places[len(places)-1] > stats.Last {
+		letters, places = letters[:len(letters)-1], places[:len(places)-1]
+	}
+	return letters, places, nil
+}

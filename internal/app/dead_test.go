@@ -1,0 +1,94 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"ferry/internal/config"
+	"ferry/internal/queue"
+	"ferry/internal/record"
+)
+
+// handsOut is a queue that hands records out and cannot be looked into, such as SQS.
+type handsOut struct{ queue.Queue }
+
+func (handsOut) Browse(context.Context, string, int64, int) ([]queue.Stored, error) {
+	return nil, fmt.Errorf("browse: %w", errors.ErrUnsupported)
+}
+
+const deadConfig = `
+data: %s
+pipelines:
+  p:
+    source: {base: "mock:", get: /v1/orders, key: .id}
+    transform: [{map: 'if .bad then error("still bad") else . end'}]
+  other:
+    source: {base: "mock:", get: /v1/orders, key: .id}
+    topic: p
+`
+
+func openApp(t *testing.T, text string) *App {
+	t.Helper()
+	cfg, err := config.Parse(fmt.Appendf(nil, text, t.TempDir()), "test", config.Options{Checks: checks()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := New(t.Context(), Options{Config: cfg, Command: "serve", Version: "test", Logger: discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := a.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return a
+}
+
+func letter(pipeline, id, data string) record.Record {
+	return record.Record{
+		ID: id, Data: []byte(data),
+		Headers: []record.Header{{Name: record.HeaderPipeline, Value: pipeline}, {Name: record.HeaderDeadReason, Value: "bad"}},
+	}
+}
+
+// TestReplayWithoutBrowsing: each letter of the pipeline is replayed once, what fails again and what belongs to another
+// pipeline stays.
+func TestReplayWithoutBrowsing(t *testing.T) {
+	a := openApp(t, deadConfig)
+	a.queue = handsOut{a.queue}
+	letters := []record.Record{letter("p", "1", `{"n":1}`), letter("other", "2", `{}`), letter("p", "3", `{"bad":true}`)}
+	for i := range 120 { // more than one batch
+		letters = append(letters, letter("p", fmt.Sprint("n", i), `{"n":2}`))
+	}
+	if err := a.queue.Publish(t.Context(), "p.dead", letters); err != nil {
+		t.Fatal(err)
+	}
+	dead, err := a.Dead(t.Context(), "p", 0, 100)
+	if err != nil || len(dead) == 0 || dead[0].ID != "1" || dead[0].Reason != "bad" {
+		t.Fatalf("listed %d dead letters, %v", len(dead), err)
+	}
+	out, err := a.Replay(t.Context(), "p", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Read != 122 || out.Published != 121 || out.Dead != 1 {
+		t.Errorf("replayed %+v, want 122 read, 121 published, 1 dead", out)
+	}
+	left := map[string]bool{}
+	got, err := a.take(t.Context(), "p.dead", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got {
+		left[got[i].ID] = true
+	}
+	if len(got) != 2 || !left["2"] || !left["3"] {
+		t.Errorf("%d letters are left: %v, want 2 and 3", len(got), left)
+	}
+	if _, err := a.Replay(t.Context(), "p", []int64{1}); err == nil {
+		t.Error("a single position was replayed")
+	}
+}
