@@ -203,8 +203,12 @@ func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Li
 	if cfg.Format == "cloudevents" {
 		q = cloudevents.Wrap(q, cloudevents.Options{Topic: cfg.Topic, Source: cfg.Event.Source, Type: cfg.Event.Type})
 	}
+	var reader pipeline.Source = src
+	if a.tracing.Enabled() {
+		reader, q = tracedSource{reader, a.tracing, name}, tracedQueue{q, a.tracing, name}
+	}
 	p.Pipeline, err = pipeline.New(pipeline.Config{
-		Name: name, Topic: cfg.Topic, Source: src, Transform: tr, Queue: q,
+		Name: name, Topic: cfg.Topic, Source: reader, Transform: tr, Queue: q,
 		CommitRecords: cfg.Commit.Records, CommitBytes: int(cfg.Commit.Bytes), Buffer: int(cfg.Commit.Buffer),
 		Linger: cfg.Commit.Linger.D(), Hooks: a.hooks(p),
 	})

@@ -101,7 +101,7 @@ func (e *quietExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOn
 
 // Shutdown exports what is left, until ctx ends.
 func (t *Tracing) Shutdown(ctx context.Context) error {
-	if !t.on() {
+	if !t.Enabled() {
 		return nil
 	}
 	if err := t.provider.Shutdown(ctx); err != nil {
@@ -110,7 +110,8 @@ func (t *Tracing) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-func (t *Tracing) on() bool { return t != nil && t.provider != nil }
+// Enabled tells whether spans go anywhere.
+func (t *Tracing) Enabled() bool { return t != nil && t.provider != nil }
 
 // Extract returns the request's context with the caller's trace, if the request has a valid traceparent.
 func (t *Tracing) Extract(r *http.Request) context.Context {
@@ -146,7 +147,7 @@ func noEnd(error) {}
 
 // Run begins the span of a run.
 func (t *Tracing) Run(ctx context.Context, pipeline, run, trigger string) (context.Context, End) {
-	if !t.on() {
+	if !t.Enabled() {
 		return ctx, noEnd
 	}
 	return t.start(ctx, "run "+pipeline, attribute.String("ferry.pipeline", pipeline),
@@ -155,7 +156,7 @@ func (t *Tracing) Run(ctx context.Context, pipeline, run, trigger string) (conte
 
 // Page begins the span of reading one page.
 func (t *Tracing) Page(ctx context.Context, pipeline string) (context.Context, End) {
-	if !t.on() {
+	if !t.Enabled() {
 		return ctx, noEnd
 	}
 	return t.start(ctx, "page", attribute.String("ferry.pipeline", pipeline))
@@ -163,7 +164,7 @@ func (t *Tracing) Page(ctx context.Context, pipeline string) (context.Context, E
 
 // Commit begins the span of one commit or publish.
 func (t *Tracing) Commit(ctx context.Context, pipeline string, records int) (context.Context, End) {
-	if !t.on() {
+	if !t.Enabled() {
 		return ctx, noEnd
 	}
 	return t.start(ctx, "commit", attribute.String("ferry.pipeline", pipeline), attribute.Int("ferry.records", records))
@@ -181,7 +182,7 @@ func (t *Tracing) start(ctx context.Context, name string, attrs ...attribute.Key
 
 // Middleware puts the caller's trace into the context and makes a span of each request, named by its method and route.
 func (t *Tracing) Middleware(next http.Handler) http.Handler {
-	if !t.on() {
+	if !t.Enabled() {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if len(r.Header["Traceparent"]) > 0 {
 				r = r.WithContext(t.Extract(r))
