@@ -61,6 +61,8 @@ func serveCeiling(kind string) error {
 		return err
 	case "publish":
 		return publishReadyMade()
+	case "bare":
+		return publishBare()
 	}
 	return fmt.Errorf("no ceiling %q", kind)
 }
@@ -104,26 +106,9 @@ func publishReadyMade() error {
 	if err != nil {
 		return err
 	}
-	api := mockapi.New(mockapi.Options{Seed: 1})
-	batch := make([]record.Record, 1000)
-	for i := range batch {
-		var o struct {
-			ID       json.RawMessage
-			Status   string
-			Customer struct{ Email string }
-			Currency string
-		}
-		if err := json.Unmarshal(api.Record("orders", i), &o); err != nil {
-			return err
-		}
-		data, err := json.Marshal(map[string]any{"id": o.ID, "status": o.Status, "customer": o.Customer.Email, "currency": o.Currency})
-		if err != nil {
-			return err
-		}
-		batch[i] = record.Record{
-			ID: record.ID("orders", strconv.Itoa(i), nil), Key: strconv.Itoa(i), Data: data,
-			Headers: []record.Header{{Name: "ferry-pipeline", Value: "orders"}, {Name: "ferry-run", Value: "20261123T061630.123Z-x7f3k"}, {Name: "content-type", Value: "application/json"}},
-		}
+	batch, err := readyMade(1000)
+	if err != nil {
+		return err
 	}
 	begin := time.Now()
 	for range *pages {
@@ -139,4 +124,30 @@ func publishReadyMade() error {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{"seconds": took.Seconds()})
+}
+
+// readyMade makes n records as `ferry run` of the benchmarks makes them.
+func readyMade(n int) ([]record.Record, error) {
+	api := mockapi.New(mockapi.Options{Seed: 1})
+	batch := make([]record.Record, n)
+	for i := range batch {
+		var o struct {
+			ID       json.RawMessage
+			Status   string
+			Customer struct{ Email string }
+			Currency string
+		}
+		if err := json.Unmarshal(api.Record("orders", i), &o); err != nil {
+			return nil, err
+		}
+		data, err := json.Marshal(map[string]any{"id": o.ID, "status": o.Status, "customer": o.Customer.Email, "currency": o.Currency})
+		if err != nil {
+			return nil, err
+		}
+		batch[i] = record.Record{
+			ID: record.ID("orders", strconv.Itoa(i), nil), Key: strconv.Itoa(i), Data: data,
+			Headers: []record.Header{{Name: "ferry-pipeline", Value: "orders"}, {Name: "ferry-run", Value: "20261123T061630.123Z-x7f3k"}, {Name: "content-type", Value: "application/json"}},
+		}
+	}
+	return batch, nil
 }

@@ -3,7 +3,7 @@
 // Command bench measures ferry, each figure beside its ceiling in the same run:
 //
 //	go run ./bench                 everything, about six minutes
-//	go run ./bench process run     single parts: start, process, run, memory
+//	go run ./bench process run     single parts: start, process, run, memory, queues
 //
 // It builds the binary, starts it and the simulated API as processes of their own, and reads their CPU time and memory
 // from the operating system. It needs Linux. Everything stays on loopback and ends by itself.
@@ -27,6 +27,7 @@ var (
 	serve   = flag.String("serve", "", "internal: be one of the ceilings")
 	target  = flag.String("target", "", "internal: what the ceiling talks to")
 	folder  = flag.String("folder", "", "internal: where the ceiling stores")
+	only    = flag.String("queue", "", "in `queues`, this one alone: kafka, redis, rabbitmq, nats, sqs, servicebus")
 )
 
 // bench is one invocation.
@@ -73,7 +74,7 @@ func measure(parts []string) error {
 	all := []struct {
 		name string
 		f    func() error
-	}{{"start", b.start}, {"process", b.process}, {"run", b.run}, {"memory", b.memory}}
+	}{{"start", b.start}, {"process", b.process}, {"run", b.run}, {"memory", b.memory}, {"queues", b.queues}}
 	for _, p := range all {
 		if len(parts) > 0 && !slices.Contains(parts, p.name) {
 			continue

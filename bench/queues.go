@@ -1,0 +1,106 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// outside are the queues that `queues` measures, those of them that run: `scripts/brokers up`, then
+// eval "$(scripts/brokers env)".
+var outside = []struct {
+	name, env string
+	pages     int // of 1,000 records; fewer where the broker here is slow
+	bare      string
+}{
+	{"kafka", "FERRY_TEST_KAFKA", 200, "franz-go, one transaction for every 5,000 records"},
+	{"redis", "FERRY_TEST_REDIS", 200, "go-redis, MULTI with 5,000 XADD"},
+	{"rabbitmq", "FERRY_TEST_RABBITMQ", 50, "amqp091-go, 5,000 persistent messages on their way, each confirmed"},
+	{"nats", "FERRY_TEST_NATS", 200, "nats.go, one atomic batch for every 999 messages"},
+	{"sqs", "FERRY_TEST_SQS", 5, "AWS SDK, SendMessageBatch of 10, one message group"},
+	{"servicebus", "FERRY_TEST_SERVICEBUS", 50, "azservicebus, full message batches one after the other"},
+}
+
+// queues measures `ferry run` into each broker beside the broker's client library alone, which publishes the same
+// bytes with the same guarantee. Both are processes of their own; the broker's own work is in neither figure.
+func (b *bench) queues() error {
+	fmt.Println("| queue | ferry run, records/s | CPU/record | the client alone, records/s | CPU/record | share | the client alone is |")
+	fmt.Println("|---|---|---|---|---|---|---|")
+	for _, o := range outside {
+		url := os.Getenv(o.env)
+		if url == "" || *only != "" && *only != o.name {
+			continue
+		}
+		m, api, err := b.mock()
+		if err != nil {
+			return err
+		}
+		var rates, ceilings, cpus, cpusBare []float64
+		for i := range *repeat {
+			topic := fmt.Sprintf("bench-%d-%d", time.Now().UnixMilli(), i)
+			rate, cpu, err := b.runInto(url, api, topic, o.pages*1000)
+			if err != nil {
+				return fmt.Errorf("%s: %w", o.name, err)
+			}
+			bare, bareCPU, err := b.bareInto(o.name, url, topic+"-bare", o.pages)
+			if err != nil {
+				return fmt.Errorf("%s: the client alone: %w", o.name, err)
+			}
+			rates, cpus = append(rates, rate), append(cpus, cpu)
+			ceilings, cpusBare = append(ceilings, bare), append(cpusBare, bareCPU)
+		}
+		if _, _, err := m.stop(); err != nil {
+			return err
+		}
+		rate, ceiling := median(rates), median(ceilings)
+		fmt.Printf("| %s | %.0f | %.1f µs | %.0f | %.1f µs | %.2f | %s |\n", o.name, rate, median(cpus), ceiling, median(cpusBare), rate/ceiling, o.bare)
+	}
+	return nil
+}
+
+// runInto is one `ferry run` into the queue: records/s and µs of CPU a record.
+func (b *bench) runInto(url, api, topic string, count int) (rate, cpu float64, err error) {
+	config := "queue: " + fmt.Sprintf("%q", url) + strings.NewReplacer("API", api, "COUNT", fmt.Sprint(count)).Replace(runConfig) + "    topic: " + topic + "\n"
+	dir, err := b.newFolder(config)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a folder under the one that is removed at the end
+	p, err := start(dir, b.ferry, "run", "orders", "--json")
+	if err != nil {
+		return 0, 0, err
+	}
+	var line runLine
+	if err := p.firstLine(&line); err != nil {
+		return 0, 0, err
+	}
+	used, _, err := p.wait()
+	if err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", line.Reason, err)
+	}
+	if line.Published != int64(count) {
+		return 0, 0, fmt.Errorf("run published %d of %d: %s %s", line.Published, count, line.Status, line.Reason)
+	}
+	return float64(count) / line.Seconds, used.Seconds() * 1e6 / float64(count), nil
+}
+
+// bareInto is the same records by the client library alone.
+func (b *bench) bareInto(name, url, topic string, pages int) (rate, cpu float64, err error) {
+	p, err := start(b.dir, b.self, "-serve", "bare", "-queue", name, "-target", url, "-folder", topic, "-pages", fmt.Sprint(pages))
+	if err != nil {
+		return 0, 0, err
+	}
+	var made struct{ Seconds float64 }
+	if err := p.firstLine(&made); err != nil {
+		return 0, 0, err
+	}
+	used, _, err := p.wait()
+	if err != nil {
+		return 0, 0, err
+	}
+	count := float64(pages * 1000)
+	return count / made.Seconds, used.Seconds() * 1e6 / count, nil
+}
