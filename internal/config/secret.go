@@ -61,13 +61,17 @@ func (u URL) String() string {
 	} else {
 		scheme, rest = "", string(u)
 	}
-	end := strings.IndexAny(rest, "/?#")
+	ends := "?" // the login of a queue may hold slashes, see queueurl
+	if strings.HasPrefix(scheme, "http") {
+		ends = "/?#"
+	}
+	end := strings.IndexAny(rest, ends)
 	if end < 0 {
 		end = len(rest)
 	}
 	at := strings.LastIndexByte(rest[:end], '@')
 	if _, err := url.Parse(string(u)); err != nil {
-		at = strings.LastIndexByte(rest, '@') // a / or # in a password ends the host too early
+		at = strings.LastIndexByte(rest, '@') // a ? in a password ends it too early
 	}
 	if at < 0 {
 		return scheme + hideQuery(rest)

@@ -86,6 +86,7 @@ func TestURLsHideTheirLogin(t *testing.T) {
 		"embedded:":                       "embedded:",
 		"embedded:?listen=127.0.0.1:4222": "embedded:?listen=127.0.0.1:4222",
 		"nats://h1,h2":                    "nats://h1,h2",
+		"kafkas://$ConnectionString:Endpoint=sb://n/;SharedAccessKey=a+/b==@n:9093": "kafkas://$ConnectionString:[secret]@n:9093",
 		"Endpoint=sb://n.example.net/;SharedAccessKeyName=ops;SharedAccessKey=aGk=": "Endpoint=sb://n.example.net/;SharedAccessKeyName=[secret];SharedAccessKey=[secret]",
 		"nats://u:p@h1:4222/x?a=1":             "nats://u:[secret]@h1:4222/x?a=1",
 		"nats://token@h1":                      "nats://[secret]@h1",

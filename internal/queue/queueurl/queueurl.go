@@ -59,19 +59,21 @@ func (a *Address) read(rest string) error {
 		a.Path = rest
 		return nil
 	}
+	// Everything up to the last @ is the login: keys made by machines hold slashes, colons and equal signs, and come
+	// out of ${…} as they are. (Behind the host an @ is written as %40.)
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		user, password, _ := strings.Cut(rest[:at], ":")
+		user, uerr := url.PathUnescape(user)
+		password, perr := url.PathUnescape(password)
+		if uerr != nil || perr != nil {
+			return errors.New("queue URL: the login cannot be read: write % as %25, @ as %40, ? as %3F")
+		}
+		a.User, a.Password, rest = user, config.Secret(password), rest[at+1:]
+	}
 	authority, path, _ := strings.Cut(rest, "/")
 	var err error
 	if a.Path, err = url.PathUnescape(path); err != nil {
 		return fmt.Errorf("queue URL: what follows the host cannot be read: a %% must be written as %%25")
-	}
-	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
-		user, password, _ := strings.Cut(authority[:at], ":")
-		user, uerr := url.PathUnescape(user)
-		password, perr := url.PathUnescape(password)
-		if uerr != nil || perr != nil {
-			return errors.New("queue URL: the login cannot be read: write % as %25, @ as %40, / as %2F")
-		}
-		a.User, a.Password, authority = user, config.Secret(password), authority[at+1:]
 	}
 	if authority == "" {
 		return nil

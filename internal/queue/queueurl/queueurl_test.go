@@ -48,6 +48,14 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestLoginAsItIs: a key made by a machine needs no encoding.
+func TestLoginAsItIs(t *testing.T) {
+	a, err := queueurl.Parse("kafkas://$ConnectionString:Endpoint=sb://n.example.net/;SharedAccessKey=a+/b==@n.example.net:9093", nil)
+	if err != nil || a.User != "$ConnectionString" || a.Password.Reveal() != "Endpoint=sb://n.example.net/;SharedAccessKey=a+/b==" || len(a.Hosts) != 1 || a.Hosts[0] != "n.example.net:9093" {
+		t.Errorf("%q %q %q, %v", a.User, a.Password.Reveal(), a.Hosts, err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	var text, word string
 	var yes bool
@@ -62,7 +70,7 @@ func TestErrors(t *testing.T) {
 		"kafka":                        `queue URL: no scheme; write embedded: or nats://host, kafka://host, amqp://host, redis://host, sqs://region, azservicebus://namespace`,
 		"kafka://h,":                   `queue URL: a host cannot be read, want kafka://host1,host2 with host or host:port`,
 		"kafka://h:x":                  `queue URL: a host cannot be read, want kafka://host1,host2 with host or host:port`,
-		"kafka://a:hunter2%zz@h":       `queue URL: the login cannot be read: write % as %25, @ as %40, / as %2F`,
+		"kafka://a:hunter2%zz@h":       `queue URL: the login cannot be read: write % as %25, @ as %40, ? as %3F`,
 		"kafka://h/%zz":                `queue URL: what follows the host cannot be read: a % must be written as %25`,
 		"kafka://h?a;b=%zz":            `queue URL: its parameters cannot be read; write them as name=value&name=value`,
 		"kafka://h?numbr=3":            `queue URL: kafka has no parameter "numbr"; did you mean number?`,
