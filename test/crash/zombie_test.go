@@ -22,7 +22,7 @@ func TestZombie(t *testing.T) {
 	port := freePort(t)
 	broker := newFolder(t, fmt.Sprintf("queue: \"embedded:?listen=127.0.0.1:%d\"\n", port))
 	serve(t, broker, "")
-	queue := fmt.Sprintf("queue: nats://127.0.0.1:%d\n", port)
+	queue := fmt.Sprintf("queue: nats://127.0.0.1:%d?create=true\n", port)
 
 	slow := newFolder(t, queue+strings.Replace(ordersConfig, "key: .id", "key: .id\n      rate: 40/s", 1))
 	zombie := command(t.Context(), slow, "", "run", "orders", "--json")
