@@ -38,7 +38,8 @@ jars() {
   )
 }
 
-# python NAME REQUIREMENTS: a virtual environment in $state/dist/NAME with what that file lists.
+# python NAME REQUIREMENTS: a virtual environment in $state/dist/NAME with what that file lists and nothing beside: a
+# requirement that it does not list is an error, so that no version is left to chance.
 python() {
   local into=$state/dist/$1 requirements=$2
   debian python3 python3-venv
@@ -49,7 +50,7 @@ python() {
     fetched "$into" "$requirements" && exit 0
     rm -rf "$into"
     python3 -m venv "$into"
-    "$into/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+    "$into/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$requirements"
     complete "$into" "$requirements"
   )
 }
