@@ -1,0 +1,224 @@
+package redisqueue
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+
+	"ferry/internal/queue"
+	"ferry/internal/record"
+)
+
+// groupBytes bounds what concurrent calls write together; one call's larger record goes alone.
+const groupBytes = 8 << 20
+
+// Publish implements queue.Queue. Records of one call that do not fit into one script go as several, one after the
+// other.
+func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record) error {
+	t, err := q.enterTopic(name)
+	if err != nil {
+		return err
+	}
+	defer q.busy.Done()
+	if len(batch) == 0 {
+		return nil
+	}
+	_, failed := checkRecords(batch, nil, 0)
+	good := batch
+	if failed != nil {
+		good = make([]record.Record, 0, len(batch)-len(failed))
+		for i := range batch {
+			if failed[i] == nil {
+				good = append(good, batch[i])
+			}
+		}
+	}
+	ch := q.channel(t)
+	for done := 0; done < len(good); {
+		n, bytes := q.chunk(good[done:])
+		if err := ch.group.publish(ctx, good[done:done+n], bytes); err != nil {
+			return partly(done, failed, err)
+		}
+		done += n
+	}
+	if failed != nil {
+		return &queue.BatchError{Failed: failed, Total: len(batch)}
+	}
+	return nil
+}
+
+// chunk says how many of the records go into the next script, and their bytes.
+func (q *Queue) chunk(batch []record.Record) (n, bytes int) {
+	for n < len(batch) && n < q.info.Limits.CommitRecords {
+		b := batch[n].Size()
+		if n > 0 && bytes+b > groupBytes {
+			break
+		}
+		bytes += b
+		n++
+	}
+	return n, bytes
+}
+
+// partly says how many records at the front of the batch are durable. A record that can never be taken ends the count:
+// whoever begins behind it would not hear of it again.
+func partly(done int, failed map[int]error, err error) error {
+	for i := range failed {
+		done = min(done, i)
+	}
+	if done == 0 {
+		return err
+	}
+	return &queue.PartError{Done: done, Err: err}
+}
+
+// gather is a topic's group commit. Calls put their records into a line; one goroutine, there only while there is
+// something to write, takes all that stand in it and writes them by one script. While that is on its way the next ones
+// gather, so the scripts grow with the load, and a call that comes alone never waits for company.
+type gather struct {
+	q  *Queue
+	ch *channel
+
+	mu      sync.Mutex
+	waiting []*call
+	running bool
+}
+
+// call is one call's records on their way.
+type call struct {
+	records []record.Record
+	bytes   int
+	done    chan error // holds one
+}
+
+func (g *gather) init(q *Queue, ch *channel) { g.q, g.ch = q, ch }
+
+// publish hands the records over and waits until they are durable. When the context ends first, and they have not
+// been taken yet, they are taken back and nothing is written.
+func (g *gather) publish(ctx context.Context, records []record.Record, bytes int) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("publish to %s: nothing written: %w", g.ch.topic.name, context.Cause(ctx))
+	}
+	c := &call{records, bytes, make(chan error, 1)}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, c)
+	if !g.running {
+		g.running = true
+		g.q.busy.Add(1) // the caller is counted already, so Close cannot be past its wait
+		go g.run()
+	}
+	g.mu.Unlock()
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+	}
+	if g.takeBack(c) {
+		return fmt.Errorf("publish to %s: nothing written: %w", g.ch.topic.name, context.Cause(ctx))
+	}
+	select {
+	case err := <-c.done:
+		return err
+	default:
+		return fmt.Errorf("publish to %s: outcome unknown: %w", g.ch.topic.name, context.Cause(ctx))
+	}
+}
+
+func (g *gather) takeBack(c *call) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, w := range g.waiting {
+		if w == c {
+			g.waiting = append(g.waiting[:i], g.waiting[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// take gives as many calls from the front of the line as fit into one script, or none, which ends the goroutine.
+func (g *gather) take() (calls []*call, records, bytes int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := 0
+	for n < len(g.waiting) {
+		c := g.waiting[n]
+		if n > 0 && (records+len(c.records) > g.q.info.Limits.CommitRecords || bytes+c.bytes > groupBytes) {
+			break
+		}
+		records += len(c.records)
+		bytes += c.bytes
+		n++
+	}
+	if n == 0 {
+		g.running, g.waiting = false, nil
+		return nil, 0, 0
+	}
+	calls = g.waiting[:n:n]
+	g.waiting = append([]*call(nil), g.waiting[n:]...)
+	return calls, records, bytes
+}
+
+// run writes script after script. It works under a context of its own: a caller that gives up must not take the
+// others' records with it.
+func (g *gather) run() {
+	defer g.q.busy.Done()
+	for {
+		calls, records, bytes := g.take()
+		if calls == nil {
+			return
+		}
+		err := g.write(calls, records, bytes)
+		for _, c := range calls {
+			c.done <- err
+		}
+	}
+}
+
+func (g *gather) write(calls []*call, records, bytes int) error {
+	q, t := g.q, g.ch.topic
+	ctx, cancel := context.WithTimeout(context.Background(), q.cfg.Timeout)
+	defer cancel()
+	if q.doubt.Load() && q.cfg.Wait > 0 {
+		if err := q.followed(ctx, t.key()); err != nil {
+			return fmt.Errorf("publish to %s: nothing written: %w", t.name, err)
+		}
+		q.doubt.Store(false)
+	}
+	args := make([]any, 0, 5+records*14)
+	args = append(args, flag(q.cfg.Create), q.cfg.MaxLen, q.cfg.MaxBytes, records, bytes)
+	for _, c := range calls {
+		for i := range c.records {
+			args = encode(args, &c.records[i])
+		}
+	}
+	answer, err := q.run(ctx, q.scripts.publish, []string{t.key()}, args)
+	if err != nil {
+		return q.failure("publish to "+t.name, err)
+	}
+	if err := q.refused("publish to "+t.name, t, answer); err != nil {
+		return err
+	}
+	q.list(ctx, t)
+	return nil
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// list puts the topic among those that Topics names. It is no part of the write: a publish is done without it, and the
+// next one tries again.
+func (q *Queue) list(ctx context.Context, t topic) {
+	ch := q.channel(t)
+	if ch.listed.Load() {
+		return
+	}
+	err := q.on(ctx, topicsKey, func(c *redis.Client) error { return c.SAdd(ctx, topicsKey, t.base).Err() })
+	ch.listed.Store(err == nil)
+}

@@ -1,0 +1,181 @@
+// Package redisqueue is queue.Queue over the streams of Redis or Valkey: one server, a cluster, or servers watched by
+// sentinels. Records, dead letters and the cursor of a commit are written by one script, so the tier is ExactlyOnce:
+// whatever a server loses, it loses records and cursor together.
+package redisqueue
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"ferry/internal/queue"
+)
+
+// Queue is a connection to Redis. Make one with Open.
+type Queue struct {
+	cfg     Config
+	client  redis.UniversalClient
+	scripts scripts
+	server  server
+	confirm confirmation
+	info    queue.Info
+
+	id      string // random: prefix of the names of writers and commits
+	counter atomic.Uint64
+	// doubt is true while it is not known that enough replicas follow; see Queue.followed.
+	doubt   atomic.Bool
+	waiting chan struct{} // a token for each connection that waits for records
+
+	mu       sync.Mutex
+	channels map[string]*channel // by topic.name
+
+	life   sync.RWMutex
+	closed bool
+	ending chan struct{} // closed by Close
+	busy   sync.WaitGroup
+}
+
+var _ queue.Queue = (*Queue)(nil)
+
+// channel is what a queue keeps of a topic.
+type channel struct {
+	topic  topic
+	group  gather
+	listed atomic.Bool  // it stands in ferry.topics
+	claims atomic.Value // string: where to look next for records to deliver again
+}
+
+// Open connects and finds out what the servers can do. An error that another try may clear is queue.ErrUnavailable.
+func Open(ctx context.Context, cfg Config) (*Queue, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	var id [8]byte
+	rand.Read(id[:]) // never fails
+	q := &Queue{
+		cfg: cfg, scripts: newScripts(), id: hex.EncodeToString(id[:]), waiting: make(chan struct{}, waiters),
+		channels: make(map[string]*channel), ending: make(chan struct{}),
+	}
+	q.doubt.Store(true)
+	if q.client, err = cfg.connect(); err != nil {
+		return nil, err
+	}
+	if q.server, err = await(ctx, q, "connect to Redis", q.examine, nil); err != nil {
+		return nil, errors.Join(err, q.client.Close())
+	}
+	q.confirm = q.server.confirmation(cfg)
+	q.info = queue.Info{
+		Name: "redis", Server: q.server.version, Tier: queue.ExactlyOnce, Note: q.server.note(cfg),
+		Limits: queue.Limits{CommitRecords: commitRecords, CommitBytes: commitBytes, RecordBytes: recordBytes},
+	}
+	// A batch that no empty stream could take would wait for ever.
+	if cfg.MaxLen > 0 {
+		q.info.Limits.CommitRecords = min(commitRecords, cfg.MaxLen)
+	}
+	return q, nil
+}
+
+// Info implements queue.Queue.
+func (q *Queue) Info() queue.Info { return q.info }
+
+// Ping implements queue.Queue: every server would take a write, and enough replicas follow it.
+func (q *Queue) Ping(ctx context.Context) error {
+	if err := q.enter(); err != nil {
+		return err
+	}
+	defer q.busy.Done()
+	_, err := await(ctx, q, "ask Redis", func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		return struct{}{}, q.ping(ctx)
+	}, nil)
+	return err
+}
+
+func (q *Queue) ping(ctx context.Context) error {
+	err := q.masters(ctx, func(ctx context.Context, c *redis.Client) error {
+		// The command would enlarge memory, so the server refuses it whenever it would refuse a record; and it pushes to a
+		// list that is not there, so it does nothing.
+		err := c.LPushX(ctx, pingKey, "").Err()
+		if _, elsewhere := redis.IsMovedError(err); elsewhere { // answered by a cluster's other servers
+			err = c.Ping(ctx).Err()
+		}
+		return err
+	})
+	if err != nil {
+		q.moved(ctx)
+		return q.mapError("ask Redis", err)
+	}
+	if q.cfg.Wait == 0 {
+		return nil
+	}
+	return q.masters(ctx, q.hasReplicas)
+}
+
+// Close implements queue.Queue: it waits for calls and writes under way, unless the context ends first.
+func (q *Queue) Close(ctx context.Context) error {
+	q.life.Lock()
+	if q.closed {
+		q.life.Unlock()
+		return nil
+	}
+	q.closed = true
+	close(q.ending)
+	q.life.Unlock()
+	done := make(chan struct{})
+	go func() { q.busy.Wait(); close(done) }()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("close queue with writes under way: %w", context.Cause(ctx))
+	}
+	if cerr := q.client.Close(); cerr != nil && !errors.Is(cerr, redis.ErrClosed) {
+		err = errors.Join(err, fmt.Errorf("close connections to Redis: %w", cerr))
+	}
+	return err
+}
+
+// enter counts a call; busy.Done leaves.
+func (q *Queue) enter() error {
+	q.life.RLock()
+	defer q.life.RUnlock()
+	if q.closed {
+		return queue.ErrClosed
+	}
+	q.busy.Add(1)
+	return nil
+}
+
+// enterTopic is enter with a checked topic name.
+func (q *Queue) enterTopic(name string) (topic, error) {
+	t, err := parseTopic(name)
+	if err != nil {
+		return t, err
+	}
+	return t, q.enter()
+}
+
+func (q *Queue) channel(t topic) *channel {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ch := q.channels[t.name]
+	if ch == nil {
+		ch = &channel{topic: t}
+		ch.group.init(q, ch)
+		q.channels[t.name] = ch
+	}
+	return ch
+}
+
+// token makes a name that nobody else has.
+func (q *Queue) token() string { return q.id + "-" + strconv.FormatUint(q.counter.Add(1), 36) }
