@@ -45,12 +45,17 @@ func checks() map[string]func(string) error {
 		"jqpath": jq.CheckPath,
 		"cron":   scheduler.CheckCron,
 		"queue":  checkQueue,
-		"state":  checkQueue,
+		"state":  checkState,
 		"schema": transform.CheckSchema,
 	}
 }
 
 func checkQueue(u string) error {
+	_, err := queueOf(config.URL(u))
+	return err
+}
+
+func checkState(u string) error {
 	_, err := natsqueue.ParseURL(config.URL(u))
 	return err
 }

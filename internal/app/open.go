@@ -19,9 +19,7 @@ import (
 	"ferry/internal/embedded"
 	"ferry/internal/mockapi"
 	"ferry/internal/pipeline"
-	"ferry/internal/queue"
 	"ferry/internal/queue/cloudevents"
-	"ferry/internal/queue/journal"
 	"ferry/internal/queue/natsqueue"
 	"ferry/internal/record"
 	"ferry/internal/scheduler"
@@ -92,50 +90,6 @@ func (a *App) openMock() error {
 
 // mockBase as a source's base means the simulated API in this process.
 const mockBase = "mock:"
-
-// openQueue picks the queue by its URL's scheme.
-func (a *App) openQueue(ctx context.Context) error {
-	var q queue.Queue
-	var err error
-	switch s := scheme(a.cfg.Queue); s {
-	case "embedded", "nats", "tls":
-		q, err = a.openNATS(ctx)
-	default:
-		return fmt.Errorf("queue: %s: this build knows embedded: and nats://, not %s", a.cfg.Queue, s)
-	}
-	if err != nil {
-		return err
-	}
-	a.queue = q
-	a.onClose("queue", q.Close)
-	return nil
-}
-
-func (a *App) openNATS(ctx context.Context) (queue.Queue, error) {
-	qc, err := natsqueue.ParseURL(a.cfg.Queue)
-	if err != nil {
-		return nil, err
-	}
-	if qc.Embedded {
-		qc.Connect, qc.Health, qc.MaxBatch = a.embedded.Connect, a.embedded.Healthy, a.embedded.MaxBatch()
-		if qc.Cache == 0 {
-			qc.Cache = embeddedCache()
-		}
-	}
-	q, err := natsqueue.Open(ctx, qc)
-	if err != nil {
-		return nil, &EnvironmentError{fmt.Errorf("open queue: %w", err)}
-	}
-	if !qc.Embedded || qc.Memory {
-		return q, nil
-	}
-	// An atomic batch costs the embedded server a dozen file operations: requests share the journal's one sync instead.
-	j, err := journal.Open(ctx, filepath.Join(a.cfg.Data, "journal"), q)
-	if err != nil {
-		return nil, errors.Join(&EnvironmentError{err}, q.Close(context.WithoutCancel(ctx)))
-	}
-	return j, nil
-}
 
 func (a *App) openState(ctx context.Context) error {
 	var nc *nats.Conn

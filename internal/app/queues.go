@@ -1,0 +1,88 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"ferry/internal/config"
+	"ferry/internal/queue"
+	"ferry/internal/queue/journal"
+	"ferry/internal/queue/natsqueue"
+	"ferry/internal/queue/redisqueue"
+)
+
+// opener connects to the queue that a URL names.
+type opener func(ctx context.Context, a *App) (queue.Queue, error)
+
+// queueOf picks the queue by its URL's scheme and reads the rest of the URL.
+func queueOf(u config.URL) (opener, error) {
+	s := strings.ToLower(scheme(u))
+	switch {
+	case s == "embedded" || s == "nats" || s == "tls":
+		c, err := natsqueue.ParseURL(u)
+		return func(ctx context.Context, a *App) (queue.Queue, error) { return a.openNATS(ctx, c) }, err
+	case s == "redis" || s == "rediss":
+		c, err := redisqueue.ParseURL(u)
+		return func(ctx context.Context, _ *App) (queue.Queue, error) { return redisqueue.Open(ctx, c) }, err
+	}
+	return nil, fmt.Errorf("queue URL: no queue is called %q; write embedded: or nats://, kafka://, amqp://, redis://, sqs:// or azservicebus:// (docs/queues.md)", s)
+}
+
+// openQueue connects to the queue. Who is going to publish gets its topics made sure of, so that what is missing shows
+// now and not with the first record.
+func (a *App) openQueue(ctx context.Context) error {
+	open, err := queueOf(a.cfg.Queue)
+	if err != nil {
+		return err
+	}
+	q, err := open(ctx, a)
+	if err != nil {
+		return &EnvironmentError{fmt.Errorf("open queue: %w", err)}
+	}
+	a.queue = q
+	a.onClose("queue", q.Close)
+	switch a.opt.Command {
+	case "serve", "dev", "run", "check":
+		if err := q.Prepare(ctx, a.topics()...); err != nil {
+			return &EnvironmentError{fmt.Errorf("prepare topics: %w", err)}
+		}
+	}
+	return nil
+}
+
+// topics of all pipelines, sorted, each once.
+func (a *App) topics() []string {
+	all := make([]string, 0, len(a.cfg.Pipelines))
+	for p := range maps.Values(a.cfg.Pipelines) {
+		all = append(all, p.Topic)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func (a *App) openNATS(ctx context.Context, c natsqueue.Config) (queue.Queue, error) {
+	if c.Embedded {
+		c.Connect, c.Health, c.MaxBatch = a.embedded.Connect, a.embedded.Healthy, a.embedded.MaxBatch()
+		if c.Cache == 0 {
+			c.Cache = embeddedCache()
+		}
+	}
+	q, err := natsqueue.Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if !c.Embedded || c.Memory {
+		return q, nil
+	}
+	// An atomic batch costs the embedded server a dozen file operations: requests share the journal's one sync instead.
+	j, err := journal.Open(ctx, filepath.Join(a.cfg.Data, "journal"), q)
+	if err != nil {
+		return nil, errors.Join(err, q.Close(context.WithoutCancel(ctx)))
+	}
+	return j, nil
+}
