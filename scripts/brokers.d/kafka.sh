@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash
 # Apache Kafka, one node (KRaft), with every way in: without a login, SASL (PLAIN alice/alice-pw, SCRAM app/app-pw), TLS,
 # and TLS with a client's certificate.
 source "$here/lib/kafka.bash"

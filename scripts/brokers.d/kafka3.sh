@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash
 # Apache Kafka, three nodes (KRaft, each broker and controller): three copies of everything, two of them have to be there.
 source "$here/lib/kafka.bash"
 

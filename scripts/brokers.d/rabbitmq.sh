@@ -59,7 +59,7 @@ END
 
 ready() { said "$1" 'Server startup complete' && listens "$(port amqp)"; }
 
-version() { echo "RabbitMQ $(ls /usr/lib/rabbitmq/lib | sed -n "s/^rabbitmq_server-//p")"; }
+version() { echo "RabbitMQ $(basename /usr/lib/rabbitmq/lib/rabbitmq_server-* | cut -d - -f 2)"; }
 
 # Erlang's registry of nodes outlives them, and has a port of its own here.
 discard() {

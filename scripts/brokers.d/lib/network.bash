@@ -51,7 +51,7 @@ certificates() {
     command -v openssl >/dev/null || debian openssl
     umask 077
     mkdir -p "$tls"
-    cd "$tls"
+    cd "$tls" || exit
     openssl req -x509 -newkey rsa:2048 -nodes -sha256 -days 3650 -keyout ca.key -out ca.pem -subj '/CN=ferry test authority' \
       -addext 'basicConstraints=critical,CA:TRUE' -addext 'keyUsage=critical,keyCertSign,cRLSign'
     sign server '/CN=localhost' 'subjectAltName=DNS:localhost,IP:127.0.0.1' 'extendedKeyUsage=serverAuth'
