@@ -1,0 +1,212 @@
+package kafkaqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"ferry/internal/queue"
+	"ferry/internal/record"
+)
+
+// Publish implements queue.Queue. All calls share one idempotent producer, which puts into a batch what waits for the
+// same partition.
+func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record) error {
+	if err := q.enterTopic(name); err != nil {
+		return err
+	}
+	defer q.busy.Done()
+	if len(batch) == 0 {
+		return nil
+	}
+	failed, err := q.tooLarge(ctx, name, batch, nil, 0)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("publish to %s: nothing written: %w", name, context.Cause(ctx))
+	}
+	// The producer's own time ends first and gives the reason; this is for a producer that hangs.
+	bound, cancel := q.within(ctx, 3*q.cfg.Timeout)
+	defer cancel()
+	single := false
+	for at := 0; at < len(batch); {
+		n := chunk(batch[at:])
+		if single {
+			n = 1
+		}
+		done, err := q.send(ctx, bound, name, batch[at:at+n], func(i int) bool { return failed[at+i] != nil })
+		switch {
+		case err == nil:
+			at += n
+		case !errors.Is(err, kerr.MessageTooLarge):
+			return partly(at+done, failed, err)
+		case !single:
+			// A broker that does not tell its limit refused a batch. One by one shows which record it is.
+			single = true
+			at += done
+		default:
+			if failed == nil {
+				failed = make(map[int]error)
+			}
+			failed[at] = refusedSize(&batch[at])
+			at++
+		}
+	}
+	if failed != nil {
+		return &queue.BatchError{Failed: failed, Total: len(batch)}
+	}
+	return nil
+}
+
+// chunk says how many records go into the producer at once, so that one call never wants more room than there is.
+func chunk(batch []record.Record) int {
+	bytes := 0
+	for n := range batch {
+		if bytes += weight(&batch[n]); n > 0 && (bytes > bufferedBytes/4 || n == commitRecords) {
+			return n
+		}
+	}
+	return len(batch)
+}
+
+// weight is what a record takes of the producer's memory.
+func weight(r *record.Record) int { return r.Size() + 512 }
+
+// partly adds to an error how many records before it are durable. One that was held back as too large ends the count:
+// who goes on behind it would never hear of it.
+func partly(done int, failed map[int]error, err error) error {
+	for i := range failed {
+		done = min(done, i)
+	}
+	if done == 0 {
+		return err
+	}
+	return &queue.PartError{Done: done, Err: err}
+}
+
+// outcome collects what the producer says of a call's records.
+type outcome struct {
+	first int // index of the first record that was not confirmed
+	err   error
+	left  int
+	done  chan struct{}
+}
+
+// send publishes records, those to skip left out, and returns how many before the first failure are durable.
+func (q *Queue) send(ctx, bound context.Context, name string, batch []record.Record, skip func(int) bool) (int, error) {
+	need := 0
+	for i := range batch {
+		need += weight(&batch[i])
+	}
+	room := int64(min(need, bufferedBytes)) // a single record may be larger than that
+	if err := q.room.Acquire(bound, room); err != nil {
+		if ctx.Err() != nil {
+			return 0, fmt.Errorf("publish to %s: nothing written: %w", name, context.Cause(ctx))
+		}
+		return 0, q.mapError(ctx, "publish to "+name, fmt.Errorf("wait for room among the records under way: %w", q.why(name, err)))
+	}
+	messages := encodeAll(make([]kgo.Record, 0, len(batch)), name, batch)
+	o := &outcome{first: len(batch), left: 1, done: make(chan struct{})}
+	for i := range batch {
+		if !skip(i) {
+			o.left++
+		}
+	}
+	// The producer calls back from one goroutine at a time, but not from this one.
+	back := func(i int, err error) {
+		q.counting.Lock()
+		if err != nil && i < o.first {
+			o.first, o.err = i, err
+		}
+		o.left--
+		last := o.left == 0
+		q.counting.Unlock()
+		if last {
+			q.room.Release(room)
+			close(o.done)
+		}
+	}
+	for i := range messages {
+		if !skip(i) {
+			// Not under the caller's context: taking back a record that is on its way would disturb the others'.
+			q.cl.Produce(q.ctx, &messages[i], func(_ *kgo.Record, err error) { back(i, err) })
+		}
+	}
+	back(0, nil)
+	select {
+	case <-o.done:
+	case <-bound.Done():
+		if ctx.Err() != nil {
+			return 0, fmt.Errorf("publish to %s: outcome unknown: %w", name, context.Cause(ctx))
+		}
+		return 0, q.mapError(ctx, "publish to "+name, context.Cause(bound))
+	}
+	if o.err == nil {
+		return len(batch), nil
+	}
+	return o.first, q.publishFailure(ctx, name, o.err)
+}
+
+func (q *Queue) publishFailure(ctx context.Context, name string, err error) error {
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+		q.forget(name)
+		return q.noTopic(name)
+	case errors.Is(err, kgo.ErrRecordTimeout), errors.Is(err, kgo.ErrRecordRetries):
+		err = q.why(name, err)
+	}
+	return q.mapError(ctx, "publish to "+name, err)
+}
+
+// why looks for what keeps a topic from being written, for the producer knows only that time was up.
+func (q *Queue) why(name string, err error) error {
+	ctx, cancel := q.within(context.Background(), min(q.cfg.Timeout, time.Second))
+	defer cancel()
+	seen, merr := q.adm.Metadata(ctx, name)
+	if merr != nil {
+		return fmt.Errorf("%w; no broker tells why: %w", err, merr)
+	}
+	if werr := q.writable(seen.Topics[name], name); werr != nil {
+		return fmt.Errorf("%w: %w", werr, err)
+	}
+	return err
+}
+
+// tooLarge finds the records that no batch can hold and adds them to failed, by index from first on. It asks for the
+// topic, which must be there.
+func (q *Queue) tooLarge(ctx context.Context, name string, batch []record.Record, failed map[int]error, first int) (map[int]error, error) {
+	t, err := q.ensure(ctx, name, true)
+	if err != nil {
+		return nil, err
+	}
+	for i := range batch {
+		if n := size(&batch[i]); n > int(t.limit) {
+			if failed == nil {
+				failed = make(map[int]error)
+			}
+			failed[first+i] = &queue.TooLargeError{Size: n, Limit: int(t.limit)}
+		}
+	}
+	return failed, nil
+}
+
+// largest gives the index of the largest record.
+func largest(batch []record.Record) int {
+	most := 0
+	for i := range batch {
+		if batch[i].Size() > batch[most].Size() {
+			most = i
+		}
+	}
+	return most
+}
+
+// refusedSize is for a record that a broker refused without saying its limit.
+func refusedSize(r *record.Record) error {
+	return &queue.TooLargeError{Size: size(r), Limit: size(r) - 1}
+}
