@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"ferry/internal/record"
@@ -41,11 +42,18 @@ type Publisher interface {
 // letters, and moves the cursor once all are durable (invariant 1). Writers are fenced by compare-and-set: a fenced
 // writer finds out before it publishes; one that is fenced while it publishes has written records whose cursor is not
 // moved, so they come a second time with the same ids. Cursors are kept under <topic>/<pipeline>.
-func WithCursors(p Publisher, store CursorStore) Queue { return &withCursors{p, store} }
+func WithCursors(p Publisher, store CursorStore) Queue { return &withCursors{Publisher: p, store: store} }
 
 type withCursors struct {
 	Publisher
-	store CursorStore
+	store  CursorStore
+	closed atomic.Bool
+}
+
+// Close implements Queue. The store outlives the queue, so that a closed queue has to say so itself.
+func (q *withCursors) Close(ctx context.Context) error {
+	q.closed.Store(true)
+	return q.Publisher.Close(ctx)
 }
 
 func cursorKey(topic, pipeline string) string { return topic + "/" + pipeline }
@@ -80,6 +88,9 @@ func readEntry(value []byte) entry {
 }
 
 func (q *withCursors) get(ctx context.Context, topic, pipeline string) (entry, uint64, error) {
+	if q.closed.Load() {
+		return entry{}, 0, ErrClosed
+	}
 	value, rev, err := q.store.Get(ctx, cursorKey(topic, pipeline))
 	if err != nil {
 		return entry{}, 0, fmt.Errorf("read cursor of %s: %w", pipeline, err)

@@ -32,6 +32,7 @@ type Lacks struct {
 	Browse       bool // records can only be received
 	HeaderNames  bool // headers other than ferry's own are lost
 	OldReceipts  bool // an outdated receipt is not recognised
+	Travel       bool // a receipt is good only on the instance that received
 	Stats        bool // counts are estimates
 	UnknownTopic bool // topics need not exist to be read
 }
