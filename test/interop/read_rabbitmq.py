@@ -33,7 +33,8 @@ for method, properties, body in channel.consume(topic, arguments=arguments, inac
         break
     if properties.delivery_mode != 2:
         sys.exit(f"message {method.delivery_tag} is not persistent")
-    headers = properties.headers or {}
+    # Names with x- are RabbitMQ's own and say how it was delivered.
+    headers = {n: v for n, v in (properties.headers or {}).items() if not n.startswith("x-")}
     event = None
     if "cloudEvents:specversion" in headers:
         event = from_amqp_event(

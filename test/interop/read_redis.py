@@ -16,8 +16,11 @@ match address.parameters.get("mode"):
     case _:
         host, port = address.hosts[0]
         client = redis.Redis(host=host, port=port)
+# Dead letters lie on the slot of their topic.
+base, dead = topic.removesuffix(".dead"), topic.endswith(".dead")
+key = "{" + base + "}.dead" if dead else topic
 last = "-"
-while entries := client.xrange(topic, min=last, count=200):
+while entries := client.xrange(key, min=last, count=200):
     for entry, fields in entries:
         data = fields.pop(b"data")
         print_record(topic, fields, data)

@@ -1,6 +1,9 @@
 """Takes all messages out of an SQS queue with boto3, in the way in which AWS's documentation says a consumer should."""
 
 
+import base64
+import json
+
 import boto3
 
 from lines import Address, arguments, print_record
@@ -23,7 +26,15 @@ while idle < 2:
     idle = 0 if messages else idle + 1
     for message in messages:
         headers = {n: v["StringValue"] for n, v in message.get("MessageAttributes", {}).items()}
-        print_record(topic, headers, message["Body"].encode())
+        # What SQS does not take as it is comes in another way (docs/queues.md).
+        headers |= json.loads(headers.pop("ferry-headers", "{}"))
+        body = message["Body"].encode()
+        match headers.pop("ferry-encoding", None):
+            case "base64":
+                body = base64.b64decode(body)
+            case "empty":
+                body = b""
+        print_record(topic, headers, body)
     if messages:
         client.delete_message_batch(
             QueueUrl=queue,
