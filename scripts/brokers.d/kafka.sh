@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Apache Kafka, one node (KRaft), with every way in: without a login, SASL (PLAIN alice/alice-pw, SCRAM app/app-pw), TLS,
-# and TLS with a client's certificate.
+# Apache Kafka, one node (KRaft), with every way in: without a login, SASL (PLAIN alice/alice-pw, SCRAM app/app-pw,
+# OAUTHBEARER with an unsigned token), TLS, and TLS with a client's certificate.
 source "$here/lib/kafka.bash"
 
 start() {
@@ -36,10 +36,11 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 log.cleaner.dedupe.buffer.size=16777216
-sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_alice="alice-pw";
 listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
 ssl.keystore.type=PEM
 ssl.keystore.location=$tls/server.both.pem
 ssl.truststore.type=PEM

@@ -23,7 +23,7 @@ func python(script string) reader {
 			t.Skip(`FERRY_TEST_PYTHON is not set: scripts/brokers clients; eval "$(scripts/brokers env)"`)
 		}
 		var all []line
-		for in := json.NewDecoder(bytes.NewReader(run(t, interpreter, script, url, topic))); ; {
+		for in := json.NewDecoder(bytes.NewReader(run(t, interpreter, "-B", script, url, topic))); ; {
 			var r line
 			if err := in.Decode(&r); errors.Is(err, io.EOF) {
 				return all
