@@ -52,7 +52,9 @@ func (r *reading) get(ctx context.Context, topic string, max int) ([]queue.Deliv
 	}
 	got, err := roundTrip(ctx, r.q, r.conn, func() (got []amqp.Delivery, err error) {
 		defer func() { <-t.turn }()
-		for bytes := 0; len(got) < max && bytes < receiveBytes; {
+		// Half the time of a round trip for all: what is there is better handed out than asked for more.
+		enough := time.Now().Add(r.q.cfg.Timeout / 2)
+		for bytes := 0; len(got) < max && bytes < receiveBytes && (len(got) == 0 || time.Now().Before(enough)); {
 			m, ok, err := t.ch.Get(topic, false)
 			if err != nil {
 				r.drop(topic, t)

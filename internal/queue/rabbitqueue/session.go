@@ -270,7 +270,12 @@ func (s *session) send() {
 		}
 		err := s.sendBatch(c.route, batch)
 		s.mu.Lock()
-		if err != nil {
+		switch {
+		case errors.Is(err, amqp.ErrClosed): // why it was closed is told to hear
+			for s.err == nil {
+				s.wake.Wait()
+			}
+		case err != nil:
 			s.failUnlocked(err)
 		}
 	}
