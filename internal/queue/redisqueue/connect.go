@@ -30,7 +30,7 @@ func (quiet) Printf(context.Context, string, ...any) {}
 //
 // The library repeats nothing: a write whose answer was lost would come twice (invariant 5). In a cluster it repeats
 // reads, and ferry asks it only for the server on which a key lies; see Queue.run.
-func (c Config) connect() (redis.UniversalClient, error) {
+func (c Config) connect(all scripts) (redis.UniversalClient, error) {
 	encrypt, err := c.tlsConfig()
 	if err != nil {
 		return nil, err
@@ -54,6 +54,7 @@ func (c Config) connect() (redis.UniversalClient, error) {
 		SentinelUsername: c.SentinelUser, SentinelPassword: string(c.SentinelPassword),
 		ClientName: "ferry", DisableIdentity: true, Protocol: 2,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		OnConnect:                all.load,
 		Dialer:                   dial, DialTimeout: c.Timeout, DialerRetries: 1,
 		ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, ContextTimeoutEnabled: true,
 		PoolSize: connections, MaxActiveConns: connections, PoolTimeout: c.Timeout, PipelinePoolSize: -1,

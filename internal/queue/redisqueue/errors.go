@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -50,7 +51,6 @@ func (q *Queue) mapError(what string, err error) error {
 		return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
 	}
 	text := err.Error()
-	// An error inside a script may come with the script's own words before it.
 	word, _, _ := strings.Cut(text, " ")
 	switch {
 	case redis.IsOOMError(err) || strings.Contains(text, "OOM command not allowed"):
@@ -61,6 +61,8 @@ func (q *Queue) mapError(what string, err error) error {
 		return fmt.Errorf("%s: %w: the server cannot write to its disk: %w", what, queue.ErrUnavailable, err)
 	case reason(err) != "":
 		return fmt.Errorf("%s: %w: %s", what, queue.ErrUnavailable, reason(err))
+	case strings.Contains(text, "cluster support disabled"):
+		return retry.Permanent(fmt.Errorf("%s: the server is not part of a cluster: leave mode=cluster out of the queue's URL", what))
 	case redis.IsMaxClientsError(err):
 		return fmt.Errorf("%s: %w: the server has no connection left (maxclients)", what, queue.ErrUnavailable)
 	case redis.IsAuthError(err):
@@ -69,6 +71,16 @@ func (q *Queue) mapError(what string, err error) error {
 		return retry.Permanent(fmt.Errorf("%s: %w (which commands and keys ferry needs is in docs/queues.md)", what, err))
 	}
 	return retry.Permanent(fmt.Errorf("%s: %w", what, err))
+}
+
+// execute sends a pipeline. Its commands have their own errors, and its own is one that kept all of them from being
+// sent: after a refusal while it makes the connection the library leaves the commands as if they had succeeded.
+func execute(ctx context.Context, p redis.Pipeliner) error {
+	cmds, err := p.Exec(ctx)
+	if slices.ContainsFunc(cmds, func(c redis.Cmder) bool { return c.Err() != nil }) {
+		return nil
+	}
+	return err
 }
 
 // await runs f and returns when it is done or when the context ends: the client library does not take its hands off a

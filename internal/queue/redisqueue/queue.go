@@ -66,7 +66,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		channels: make(map[string]*channel), ending: make(chan struct{}),
 	}
 	q.doubt.Store(true)
-	if q.client, err = cfg.connect(); err != nil {
+	if q.client, err = cfg.connect(q.scripts); err != nil {
 		return nil, err
 	}
 	if q.server, err = await(ctx, q, "connect to Redis", q.examine, nil); err != nil {

@@ -171,7 +171,9 @@ func (q *Queue) attempts(ctx context.Context, t topic, entries []entry) ([]int, 
 			id := entries[i].id.String()
 			cmds[i] = p.XPendingExt(ctx, &redis.XPendingExtArgs{Stream: t.key(), Group: group, Start: id, End: id, Count: 1})
 		}
-		_, _ = p.Exec(ctx) // each command has its error
+		if err := execute(ctx, p); err != nil {
+			return err
+		}
 		for i, cmd := range cmds {
 			held, err := cmd.Result()
 			if err != nil {

@@ -29,6 +29,7 @@ func (q *Queue) on(ctx context.Context, key string, f func(*redis.Client) error)
 			return nil
 		}
 		if !isAnswer(err) || reason(err) != "" {
+			q.doubt.Store(true)
 			q.moved(ctx)
 		}
 		if _, elsewhere := redis.IsMovedError(err); !elsewhere {
@@ -81,7 +82,7 @@ func (q *Queue) evaluate(ctx context.Context, c *redis.Client, s script, keys []
 func (q *Queue) send(ctx context.Context, c *redis.Client, sure confirmation, write func(redis.Pipeliner) *redis.Cmd) (any, error) {
 	p := c.Pipeline()
 	cmd := write(p)
-	patience := max(q.cfg.Timeout*3/4, time.Millisecond).Milliseconds() // less than the connection has
+	patience := max(q.cfg.Timeout*3/4, time.Millisecond).Milliseconds() // less than the connection has, and Redis looks up every 100 ms only
 	var wait *redis.Cmd
 	switch {
 	case sure.aof:
@@ -89,7 +90,9 @@ func (q *Queue) send(ctx context.Context, c *redis.Client, sure confirmation, wr
 	case sure.replicas > 0:
 		wait = p.Do(ctx, "WAIT", sure.replicas, patience)
 	}
-	_, _ = p.Exec(ctx) // the commands have the errors
+	if err := execute(ctx, p); err != nil {
+		return nil, err
+	}
 	if err := cmd.Err(); err != nil {
 		return nil, err
 	}

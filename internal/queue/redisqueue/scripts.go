@@ -1,9 +1,13 @@
 package redisqueue
 
 import (
+	"context"
 	"crypto/sha1" //nolint:gosec // the name by which Redis knows a script, not a protection
 	_ "embed"
 	"encoding/hex"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
 )
 
 var (
@@ -40,4 +44,17 @@ func newScripts() scripts {
 		settle:  newScript(settleSource),
 		walk:    newScript(walkSource),
 	}
+}
+
+// load has a server know the scripts, over a connection that has just been made: it forgets them when it is restarted.
+// One that does not allow it gets each script whole when it is needed (Queue.evaluate).
+func (s scripts) load(ctx context.Context, c *redis.Conn) error {
+	p := c.Pipeline()
+	for _, one := range []script{s.publish, s.commit, s.claim, s.settle, s.walk} {
+		p.ScriptLoad(ctx, one.source)
+	}
+	if _, err := p.Exec(ctx); err != nil && !isAnswer(err) {
+		return fmt.Errorf("load scripts: %w", err)
+	}
+	return nil
 }

@@ -78,6 +78,14 @@ func isAnswer(err error) bool {
 // delete only keys that have a time to live, and ferry's have none.
 func (s server) evicts() bool { return strings.HasPrefix(s.policy, "allkeys-") }
 
+// mends tells whether the server, when a crash has cut its append-only file in the middle of a script's changes, takes
+// out all of them. Redis up to 8.2.3 (the newest tried) and Valkey up to 8.1.8 leave the beginning of them in the file,
+// without effect until another script's end stands behind it and the file is read once more: valkey-io/valkey#4342.
+func (s server) mends() bool {
+	version, valkey := strings.CutSuffix(s.version, " (Valkey)")
+	return valkey && atLeast(version, 9, 1, 2)
+}
+
 // check refuses a server that cannot do what ferry needs.
 func (s server) check(c Config) error {
 	switch {
@@ -95,15 +103,18 @@ func (s server) check(c Config) error {
 	return nil
 }
 
-// atLeast compares versions such as 7.0.15. What cannot be read counts as new.
-func atLeast(version string, major, minor int) bool {
-	parts := strings.SplitN(version, ".", 3)
-	if len(parts) < 2 {
-		return true
+// atLeast compares a version such as 7.0.15, number by number. What cannot be read counts as new.
+func atLeast(version string, want ...int) bool {
+	for i, part := range strings.Split(version, ".") {
+		n, err := strconv.Atoi(part)
+		switch {
+		case i == len(want) || err != nil || n > want[i]:
+			return true
+		case n < want[i]:
+			return false
+		}
 	}
-	a, err1 := strconv.Atoi(parts[0])
-	b, err2 := strconv.Atoi(parts[1])
-	return err1 != nil || err2 != nil || a > major || a == major && b >= minor
+	return true
 }
 
 // confirmation is what a write waits for before it counts as durable, beyond the server's answer.
@@ -143,6 +154,9 @@ func (s server) note(c Config) string {
 		failover = fmt.Sprintf("; confirmed in the memory of %d replicas too", c.Wait)
 	case c.Mode == single:
 		failover = ""
+	}
+	if s.aof == "1" && !s.mends() {
+		failover += "; after a crash that cut its append-only file (its log says short read) run BGREWRITEAOF, or the next restart can bring back the first records of a commit that had not been finished"
 	}
 	if s.evicts() {
 		failover += "; the server may delete topics and cursors when its memory is full (maxmemory-policy " + s.policy + ")"

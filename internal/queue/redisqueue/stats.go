@@ -43,7 +43,9 @@ func (q *Queue) stats(ctx context.Context, t topic) (queue.Stats, error) {
 		groups = p.Do(ctx, "XINFO", "GROUPS", key)
 		first = p.Do(ctx, "XRANGE", key, "-", "+", "COUNT", 1)
 		last = p.Do(ctx, "XREVRANGE", key, "+", "-", "COUNT", 1)
-		_, _ = p.Exec(ctx) // each command has its error
+		if err := execute(ctx, p); err != nil {
+			return err
+		}
 		return length.Err()
 	})
 	st := queue.Stats{}
@@ -165,7 +167,9 @@ func (q *Queue) kinds(ctx context.Context, topics ...topic) ([]string, error) {
 	for i, t := range topics {
 		cmds[i] = p.Type(ctx, t.key())
 	}
-	_, _ = p.Exec(ctx) // each command has its error
+	if err := execute(ctx, p); err != nil {
+		return nil, err
+	}
 	kinds := make([]string, len(topics))
 	var errs []error
 	for i, cmd := range cmds {

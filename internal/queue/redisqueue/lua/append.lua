@@ -1,6 +1,11 @@
 -- What publish.lua and commit.lua share. Redis runs a script whole, but does not undo what it has written when it fails
 -- half way: so everything that can be refused is looked at before the first write. Memory is looked at by Redis itself,
 -- at the first write only.
+--
+-- Each of them makes two changes at least. In the append-only file Redis puts several changes of a script between MULTI
+-- and EXEC, and a single one by itself. When a crash cuts the file behind a MULTI, every Redis and Valkey before 9.1.2
+-- leaves that MULTI standing at its end; what is written by itself then belongs to it, and is gone at the next restart.
+-- An EXEC ends it.
 
 -- ARGV of both begins so:
 local create    = ARGV[1] == '1'
@@ -27,12 +32,13 @@ local function refusal(key, n, bytes)
 end
 
 -- append writes n records, each as its number of values and then its values from ARGV[p] on, and returns what follows
--- them. Sequence numbers within a millisecond stay below 4096 (position.go): from the middle on, the next entry begins
+-- them, and the last id. Sequence numbers within a millisecond stay below 4096 (position.go): from the middle on, the next entry begins
 -- the millisecond after. That is needed for large batches, and after the server's clock went back.
 local function append(key, p, n)
+  local id
   for i = 1, n do
     local values = tonumber(ARGV[p])
-    local id = redis.call('XADD', key, '*', unpack(ARGV, p + 1, p + values))
+    id = redis.call('XADD', key, '*', unpack(ARGV, p + 1, p + values))
     p = p + values + 1
     if i % 2048 == 1 then
       local ms, seq = string.match(id, '^(%d+)-(%d+)$')
@@ -42,5 +48,5 @@ local function append(key, p, n)
       end
     end
   end
-  return p
+  return p, id
 end

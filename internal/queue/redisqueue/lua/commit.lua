@@ -17,5 +17,6 @@ local no = refusal(KEYS[1], records, tonumber(ARGV[9])) or refusal(KEYS[2], dead
 if no then return no end
 local p = append(KEYS[1], 12, records)
 append(KEYS[2], p, dead)
-redis.call('HSET', KEYS[3], 'cursor', ARGV[7], 'commit', commit)
+redis.call('HSET', KEYS[3], 'cursor', ARGV[7])
+redis.call('HSET', KEYS[3], 'commit', commit)
 return {'done'}

@@ -3,5 +3,6 @@
 local n = tonumber(ARGV[4])
 local no = refusal(KEYS[1], n, tonumber(ARGV[5]))
 if no then return no end
-append(KEYS[1], 6, n)
+local _, last = append(KEYS[1], 6, n)
+if n == 1 then redis.pcall('XSETID', KEYS[1], last) end -- changes nothing; see append.lua
 return {'done'}
