@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -17,6 +18,20 @@ import (
 // cluster has ended by its time-out; they look alike.
 func isFenced(err error) bool {
 	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch) || errors.Is(err, kerr.TransactionalIDNotFound)
+}
+
+// isUnsettled tells the answers to a producer whose standing with the cluster is in doubt: fenced, or its transaction was
+// ended or forgotten. A new claim of the transactional id clears all of them, if the pipeline is still this writer's.
+func isUnsettled(err error) bool {
+	for _, code := range []*kerr.Error{
+		kerr.InvalidTxnState, kerr.InvalidProducerIDMapping, kerr.UnknownProducerID, kerr.OutOfOrderSequenceNumber,
+		kerr.TransactionAbortable, kerr.ConcurrentTransactions, kerr.OperationNotAttempted,
+	} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return isFenced(err)
 }
 
 // mapError turns what the library says into the contract's errors. It keeps the cause. ctx is the caller's own.
@@ -36,12 +51,16 @@ func (q *Queue) mapError(ctx context.Context, what string, err error) error {
 	case errors.As(err, &certificate):
 		return retry.Permanent(fmt.Errorf("%s: %w (is ca in the queue's URL the authority of the brokers' certificates?)", what, err))
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return fmt.Errorf("%s: %w: no answer within %s", what, queue.ErrUnavailable, q.cfg.Timeout)
+		return fmt.Errorf("%s: %w: the brokers did not answer in time (timeout %s)", what, queue.ErrUnavailable, q.cfg.Timeout)
 	case errors.As(err, &code):
 		return q.mapCode(what, code, err)
 	}
+	hint := ""
+	if errors.Is(err, io.EOF) {
+		hint = " (the broker hung up; does it want TLS, kafkas://, or another sasl or login?)"
+	}
 	// Time-outs, lost connections, nobody listening.
-	return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
+	return fmt.Errorf("%s: %w: %w%s", what, queue.ErrUnavailable, err, hint)
 }
 
 // mapCode is mapError for a broker's own answer.
@@ -60,12 +79,8 @@ func (q *Queue) mapCode(what string, code *kerr.Error, err error) error {
 		hint = fmt.Sprintf(" (the login needs the ACLs Describe and Write on transactional ids that begin with %s-)", q.cfg.Prefix)
 	case kerr.ClusterAuthorizationFailed.Code:
 		hint = " (the login needs the ACL IdempotentWrite on the cluster, or Write on the topics)"
-	case kerr.UnknownServerError.Code, kerr.InvalidTxnState.Code, kerr.InvalidProducerIDMapping.Code, kerr.UnknownProducerID.Code,
-		kerr.OutOfOrderSequenceNumber.Code, kerr.TransactionAbortable.Code, kerr.ConcurrentTransactions.Code, kerr.OperationNotAttempted.Code,
-		kerr.ProducerFenced.Code, kerr.InvalidProducerEpoch.Code, kerr.TransactionalIDNotFound.Code:
-		return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err) // a new producer clears it
 	default:
-		if code.Retriable {
+		if code.Retriable || code.Code == kerr.UnknownServerError.Code || isUnsettled(code) {
 			return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
 		}
 	}
@@ -76,6 +91,16 @@ func (q *Queue) mapCode(what string, code *kerr.Error, err error) error {
 func (q *Queue) noTopic(name string) error {
 	return retry.Permanent(fmt.Errorf("%w: %s (make it, with its dead letters' topic %s, or add create=true to the queue's URL)",
 		queue.ErrNoTopic, name, queue.DeadTopic(name)))
+}
+
+// gone says that a topic which was there takes no records any more.
+func (q *Queue) gone(name string) error {
+	q.forget(name)
+	q.cl.PurgeTopicsFromProducing(name) // else it goes on looking for the one that was deleted
+	if q.cfg.Create {
+		return fmt.Errorf("%w: topic %s was deleted; the next try makes it again", queue.ErrUnavailable, name)
+	}
+	return q.noTopic(name)
 }
 
 // topicError is mapCode for a topic's own error in an answer about several.

@@ -37,7 +37,7 @@ func (q *Queue) layout(ctx context.Context, name string) (*layout, error) {
 	if l, ok := q.layouts.Load(name); ok {
 		return l.(*layout), nil
 	}
-	seen, err := q.adm.Metadata(ctx, name)
+	seen, err := q.metadata(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -155,8 +155,7 @@ func (q *Queue) send(ctx, bound context.Context, name string, batch []record.Rec
 func (q *Queue) publishFailure(ctx context.Context, name string, err error) error {
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
-		q.forget(name)
-		return q.noTopic(name)
+		return q.gone(name)
 	case errors.Is(err, kgo.ErrRecordTimeout), errors.Is(err, kgo.ErrRecordRetries):
 		err = q.why(name, err)
 	}
@@ -167,7 +166,7 @@ func (q *Queue) publishFailure(ctx context.Context, name string, err error) erro
 func (q *Queue) why(name string, err error) error {
 	ctx, cancel := q.within(context.Background(), min(q.cfg.Timeout, time.Second))
 	defer cancel()
-	seen, merr := q.adm.Metadata(ctx, name)
+	seen, merr := q.metadata(ctx, name)
 	if merr != nil {
 		return fmt.Errorf("%w; no broker tells why: %w", err, merr)
 	}

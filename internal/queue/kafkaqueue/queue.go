@@ -249,7 +249,7 @@ func (q *Queue) Ping(ctx context.Context) error {
 		}
 		return nil
 	}
-	seen, err := q.adm.Metadata(bound, names...)
+	seen, err := q.metadata(bound, names...)
 	if err != nil {
 		return q.mapError(ctx, "ask Kafka", err)
 	}

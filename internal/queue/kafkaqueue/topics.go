@@ -101,9 +101,14 @@ func (q *Queue) ensure(ctx context.Context, name string, make bool) (*topic, err
 
 func isDead(name string) bool { return strings.HasSuffix(name, queue.DeadTopic("")) }
 
+// metadata asks a broker; the library alone would answer from what it has heard some time ago.
+func (q *Queue) metadata(ctx context.Context, names ...string) (kadm.Metadata, error) {
+	return q.adm.Metadata(kadm.WithAuthorizedOps(ctx), names...)
+}
+
 // look takes note of the topics that are there and returns those that are not.
 func (q *Queue) look(ctx context.Context, names ...string) (missing []string, err error) {
-	seen, err := q.adm.Metadata(ctx, names...)
+	seen, err := q.metadata(ctx, names...)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +234,7 @@ func (q *Queue) Prepare(ctx context.Context, topics ...string) error {
 
 // checkPrepared refuses topics that could not keep the queue's promise.
 func (q *Queue) checkPrepared(bound, ctx context.Context, names []string) error {
-	seen, err := q.adm.Metadata(bound, names...)
+	seen, err := q.metadata(bound, names...)
 	if err != nil {
 		return q.mapError(ctx, "prepare topics", err)
 	}
@@ -261,13 +266,17 @@ func (q *Queue) Topics(ctx context.Context) ([]string, error) {
 	defer q.busy.Done()
 	bound, cancel := q.roundTrip(ctx)
 	defer cancel()
-	all, err := q.adm.ListTopics(bound) // without internal ones
+	all, err := q.metadata(bound)
 	if err != nil {
 		return nil, q.mapError(ctx, "list topics", err)
 	}
+	there := func(name string) bool {
+		t, ok := all.Topics[name]
+		return ok && t.Err == nil && !t.IsInternal && name != q.cfg.Cursors
+	}
 	var names []string
-	for name := range all {
-		if name != q.cfg.Cursors && all.Has(queue.DeadTopic(name)) {
+	for name := range all.Topics {
+		if there(name) && there(queue.DeadTopic(name)) {
 			names = append(names, name, queue.DeadTopic(name))
 		}
 	}

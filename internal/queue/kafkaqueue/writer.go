@@ -91,7 +91,7 @@ func (q *Queue) claim(ctx context.Context, pipeline, topic string) (*writer, err
 			return w, nil
 		}
 		w.drop()
-		if !isFenced(err) {
+		if !isUnsettled(err) {
 			return nil, q.mapError(ctx, "claim pipeline "+pipeline, err)
 		}
 		// Another instance claims it in the same moment. One of them comes last; with growing waits they soon differ.
@@ -186,7 +186,7 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 	}
 	bound, cancel := w.q.within(ctx, 2*w.q.cfg.Timeout)
 	defer cancel()
-	for {
+	for tries := 1; ; tries++ {
 		written, err := w.try(bound, b, next)
 		switch {
 		case written:
@@ -200,11 +200,11 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 			return queue.ErrFenced
 		}
 		w.drop()
-		if !isFenced(err) || bound.Err() != nil {
+		if !isUnsettled(err) || tries == 3 || bound.Err() != nil {
 			return w.failure(ctx, b, err)
 		}
-		// Fenced by someone who is about to claim the pipeline, or by the cluster because the transaction took too
-		// long. Who claims says so in a moment.
+		// Someone is about to claim the pipeline, or the cluster has ended the transaction because it took too long.
+		// Who claims says so in a moment.
 		if err := w.awaitClaim(bound); err != nil {
 			if errors.Is(err, queue.ErrFenced) {
 				w.fenced = true
@@ -356,6 +356,9 @@ func (w *writer) check(ctx context.Context, b queue.Batch, next record.Cursor) e
 // failure maps an error of a commit. A record that is larger than a broker takes, though its limit could not be asked
 // for, is the largest one of its topic, as far as can be told from here.
 func (w *writer) failure(ctx context.Context, b queue.Batch, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return w.q.mapError(ctx, "commit", w.q.why(w.topic, err))
+	}
 	var refused *produceError
 	if !errors.As(err, &refused) {
 		return w.q.mapError(ctx, "commit", err)
@@ -369,10 +372,7 @@ func (w *writer) failure(ctx context.Context, b queue.Batch, err error) error {
 		i := largest(part)
 		return &queue.BatchError{Failed: map[int]error{first + i: refusedSize(&part[i])}, Total: b.Len()}
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
-		w.q.forget(refused.m.Topic)
-		return w.q.noTopic(refused.m.Topic)
-	case errors.Is(err, kgo.ErrRecordTimeout), errors.Is(err, kgo.ErrRecordRetries):
-		err = w.q.why(refused.m.Topic, err)
+		return w.q.gone(refused.m.Topic)
 	}
 	return w.q.mapError(ctx, "commit", err)
 }

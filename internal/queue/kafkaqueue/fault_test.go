@@ -1,0 +1,260 @@
+package kafkaqueue
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ferry/internal/queue"
+	"ferry/internal/record"
+	"ferry/internal/retry"
+)
+
+// TestErrors maps what brokers say to the contract, in Publish and in Commit.
+func TestErrors(t *testing.T) {
+	for _, tt := range []struct {
+		err       *kerr.Error
+		want      error // nil: none of the contract's
+		permanent bool
+		text      string
+	}{
+		{kerr.NotEnoughReplicas, queue.ErrUnavailable, false, ""},
+		{kerr.KafkaStorageError, queue.ErrUnavailable, false, ""},
+		{kerr.NotLeaderForPartition, queue.ErrUnavailable, false, ""},
+		{kerr.TopicAuthorizationFailed, nil, true, "the login needs the ACLs Describe, Read and Write on the topic"},
+		{kerr.UnknownServerError, queue.ErrUnavailable, false, ""},
+		{kerr.InvalidRecord, nil, true, "INVALID_RECORD"},
+	} {
+		t.Run(tt.err.Message, func(t *testing.T) {
+			c := fake(t)
+			cfg := fakeConfig(c)
+			cfg.Timeout = time.Second
+			q := open(t, cfg)
+			w := writerOf(t, q, "p", "orders")
+			fault := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "orders", Err: tt.err, Count: -1})
+			for what, err := range map[string]error{
+				"publish": q.Publish(t.Context(), "orders", records("p", 0, 3)),
+				"commit":  w.Commit(t.Context(), queue.Batch{Records: records("p", 0, 3)}, record.Cursor("a")),
+			} {
+				if err == nil || tt.want != nil && !errors.Is(err, tt.want) || retry.IsPermanent(err) != tt.permanent || !strings.Contains(err.Error(), tt.text) {
+					t.Errorf("%s: error %v (permanent %v), want %v, permanent %v, %q", what, err, retry.IsPermanent(err), tt.want, tt.permanent, tt.text)
+				}
+			}
+			fault.Remove()
+			if err := eventually(t, func() error {
+				return w.Commit(t.Context(), queue.Batch{Records: records("p", 0, 3)}, record.Cursor("a"))
+			}); err != nil {
+				t.Fatalf("commit after it has cleared: %v", err)
+			}
+			if err := q.Publish(t.Context(), "orders", records("p", 3, 3)); err != nil {
+				t.Fatalf("publish after it has cleared: %v", err)
+			}
+			holds(t, q, "orders", records("p", 0, 6))
+		})
+	}
+}
+
+// TestPart: an answer that is a success holds an error for one partition. What is before the first record that was
+// refused counts as done.
+func TestPart(t *testing.T) {
+	c := fake(t, kfake.SeedTopics(2, "orders", "orders.dead"))
+	q := open(t, fakeConfig(c))
+	byPartition := [2]string{}
+	for _, key := range []string{"a", "b", "c", "d", "e", "f"} {
+		byPartition[q.partitioner().ForTopic("orders").Partition(&kgo.Record{Key: []byte(key)}, 2)] = key
+	}
+	batch := records("p", 0, 6)
+	for i, n := range []int{0, 0, 1, 0, 1, 0} {
+		batch[i].Key = byPartition[n]
+	}
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "orders", Partitions: []int32{1}, Err: kerr.InvalidRecord, Count: -1})
+	err := q.Publish(t.Context(), "orders", batch)
+	var partly *queue.PartError
+	if !errors.As(err, &partly) || partly.Done != 2 || !retry.IsPermanent(err) {
+		t.Fatalf("error %v, want a permanent *queue.PartError with 2 done", err)
+	}
+	got, err := q.Browse(t.Context(), "orders", 0, 10)
+	if err != nil || len(got) != 4 {
+		t.Fatalf("%d records, %v; want the four of partition 0", len(got), err)
+	}
+}
+
+// TestPartBehindLarge: a record that was held back must not be counted as done.
+func TestPartBehindLarge(t *testing.T) {
+	c := fake(t)
+	cfg := fakeConfig(c)
+	cfg.Timeout = time.Second
+	q := open(t, cfg)
+	if err := q.Prepare(t.Context(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	batch := records("p", 0, 4)
+	batch[1].Data = []byte(strings.Repeat("x", 2<<20))
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.InvalidRecord, Count: -1})
+	err := q.Publish(t.Context(), "orders", batch)
+	var partly *queue.PartError
+	if errors.As(err, &partly) && partly.Done > 1 {
+		t.Fatalf("%d done, with a record among them that was held back", partly.Done)
+	}
+	if err == nil {
+		t.Fatal("no error")
+	}
+}
+
+// TestUnknownLimit: a broker that does not tell its limit refuses a record.
+func TestUnknownLimit(t *testing.T) {
+	c := fake(t)
+	batch := records("p", 0, 5)
+	batch[3].Data = []byte(`"` + strings.Repeat("x", 5000) + `"`)
+	large := func(r kmsg.Request) bool {
+		size := 0
+		for _, topic := range r.(*kmsg.ProduceRequest).Topics {
+			for _, p := range topic.Partitions {
+				size += len(p.Records)
+			}
+		}
+		return size > 1000
+	}
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "orders", Err: kerr.MessageTooLarge, Count: -1, When: large})
+	plain := fakeConfig(c)
+	plain.Compression = "none"
+	q := open(t, plain)
+	w := writerOf(t, q, "p", "orders")
+	var refused *queue.BatchError
+	for what, err := range map[string]error{
+		"publish": q.Publish(t.Context(), "orders", batch),
+		"commit":  w.Commit(t.Context(), queue.Batch{Records: batch}, record.Cursor("a")),
+	} {
+		var tl *queue.TooLargeError
+		if !errors.As(err, &refused) || len(refused.Failed) != 1 || !errors.As(refused.Failed[3], &tl) || tl.Size <= tl.Limit {
+			t.Errorf("%s: error %v, want that record 3 is too large", what, err)
+		}
+	}
+	good := append(records("p", 0, 3), records("p", 4, 1)...)
+	holds(t, q, "orders", good)
+}
+
+// TestFencedByTheCluster: the cluster aborts a transaction that took too long and fences its writer. Nobody else has
+// claimed the pipeline, so the writer goes on.
+func TestFencedByTheCluster(t *testing.T) {
+	eachBroker(t, func(t *testing.T, c Config) {
+		q, topic := open(t, c), topicName(t)
+		w := writerOf(t, q, "p", topic)
+		if err := w.Commit(t.Context(), queue.Batch{Records: records("p", 0, 5)}, record.Cursor("a")); err != nil {
+			t.Fatal(err)
+		}
+		fence(t, q, w.(*writer).id)
+		if err := w.Commit(t.Context(), queue.Batch{Records: records("p", 5, 5)}, record.Cursor("b")); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, q, topic, records("p", 0, 10))
+	})
+}
+
+// fence takes a transactional id without claiming the pipeline, as the cluster does when a transaction's time is up.
+func fence(t *testing.T, q *Queue, id string) {
+	t.Helper()
+	cl, err := q.transactional(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if _, _, err := cl.ProducerID(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestBehindAnOpenTransaction: another pipeline's commit hangs in the same cursor partition. Readers of committed
+// records see nothing behind it; a claim must all the same find the newest cursor.
+func TestBehindAnOpenTransaction(t *testing.T) {
+	eachBroker(t, func(t *testing.T, c Config) {
+		c.Cursors = topicName(t) + ".cursors"
+		q, topic := open(t, c), topicName(t)
+		w := writerOf(t, q, "p", topic)
+		if err := w.Commit(t.Context(), queue.Batch{Records: records("p", 0, 5)}, record.Cursor("old")); err != nil {
+			t.Fatal(err)
+		}
+		other, err := q.transactional("other-" + token())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if err := other.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		m := q.cursorMessage("elsewhere/p", saved{cursor: record.Cursor("open"), writer: "x", commit: "x"})
+		if err := other.ProduceSync(t.Context(), &m).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Commit(t.Context(), queue.Batch{Records: records("p", 5, 5)}, record.Cursor("new")); err != nil {
+			t.Fatal(err)
+		}
+		sound := open(t, c)
+		if got, err := sound.Cursor(t.Context(), "p", topic); err != nil || string(got) != "new" {
+			t.Errorf("cursor %q, %v; want new", got, err)
+		}
+		if got, err := sound.Cursor(t.Context(), "p", "elsewhere"); err != nil || len(got) != 0 {
+			t.Errorf("cursor %q, %v, of a commit that is not done", got, err)
+		}
+		if got := writerOf(t, sound, "p", topic).Cursor(); string(got) != "new" {
+			t.Errorf("the next writer begins at %q, want new", got)
+		}
+	})
+}
+
+// TestCursorsMoved: the cursor topic was compacted, and given more partitions.
+func TestCursorsMoved(t *testing.T) {
+	c := fake(t)
+	q := open(t, fakeConfig(c))
+	for _, p := range []string{"a", "b", "c", "d"} {
+		w := writerOf(t, q, p, "orders")
+		for n := range 100 {
+			if err := w.Commit(t.Context(), queue.Batch{}, record.Cursor(strings.Repeat(p, n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.Compact()
+	if _, err := q.adm.UpdatePartitions(t.Context(), 3, q.cfg.Cursors); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, fakeConfig(c))
+	for _, p := range []string{"a", "b", "c", "d"} {
+		w := writerOf(t, q, p, "orders")
+		if want := strings.Repeat(p, 99); string(w.Cursor()) != want {
+			t.Fatalf("cursor of %s is %q, want %q", p, w.Cursor(), want)
+		}
+		if err := w.Commit(t.Context(), queue.Batch{}, record.Cursor("new "+p)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := q.Cursor(t.Context(), p, "orders"); err != nil || string(got) != "new "+p {
+			t.Fatalf("cursor of %s is %q, %v", p, got, err)
+		}
+	}
+}
+
+// TestGivenUp: a commit that is given up leaves nothing open behind it once its writer is closed.
+func TestGivenUp(t *testing.T) {
+	c := fake(t)
+	q := open(t, fakeConfig(c))
+	w := writerOf(t, q, "p", "orders")
+	ctx, cancel := context.WithCancel(t.Context())
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Observe: true, Count: 1, When: func(kmsg.Request) bool { cancel(); return true }})
+	if err := w.Commit(ctx, queue.Batch{Records: records("p", 0, 5)}, record.Cursor("a")); !errors.Is(err, context.Canceled) {
+		t.Fatalf("commit under a cancelled context: %v", err)
+	}
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	open, err := q.adm.ListTransactions(t.Context(), nil, []string{"Ongoing"})
+	if err != nil || len(open) != 0 {
+		t.Fatalf("open transactions %v, %v", open, err)
+	}
+}
