@@ -149,7 +149,7 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(folder, "pid"), fmt.Appendf(nil, "%d 1", stranger.Process.Pid), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, "pid"), fmt.Appendf(nil, "%d 1\n", stranger.Process.Pid), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if status, exit := brokers(t, state, "status", "redis"); exit != 1 || !strings.Contains(status, "down") {
