@@ -50,14 +50,15 @@ signal() {
   if alive "$2"; then kill "-$1" "$(pid_of "$2")" 2>/dev/null || true; fi
 }
 
-# await_end NODE: until it has ended; the hard way after a minute.
+# await_end NODE: until it has ended; after a minute it is killed.
 await_end() {
-  local deadline=$((SECONDS + 60))
+  local deadline=$((SECONDS + 60)) hard=''
   while alive "$1"; do
     if ((SECONDS >= deadline)); then
+      [[ -z $hard ]] || fail "$1 does not end, not even when it is killed: process $(pid_of "$1")"
       echo "scripts/brokers: $1 did not end within a minute and is killed" >&2
       signal KILL "$1"
-      deadline=$((SECONDS + 60))
+      hard=yes deadline=$((SECONDS + 10))
     fi
     sleep 0.05
   done
