@@ -1,0 +1,107 @@
+package sqsqueue
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"ferry/internal/config"
+	"ferry/internal/queue"
+	"ferry/internal/queue/queuetest"
+)
+
+func TestMain(m *testing.M) {
+	// Emulators ask for a login, and take any. Nothing here may come from the machine.
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "", "AWS_REGION": "",
+		"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+	} {
+		os.Setenv(name, value)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// store is a queue.CursorStore in memory.
+type store struct {
+	mu     sync.Mutex
+	values map[string][]byte
+	revs   map[string]uint64
+}
+
+func newStore() *store { return &store{values: make(map[string][]byte), revs: make(map[string]uint64)} }
+
+func (s *store) Get(_ context.Context, key string) ([]byte, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.values[key], s.revs[key], nil
+}
+
+func (s *store) Put(_ context.Context, key string, value []byte, rev uint64) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.revs[key] != rev {
+		return 0, queue.ErrConflict
+	}
+	s.values[key], s.revs[key] = value, rev+1
+	return rev + 1, nil
+}
+
+func parse(t testing.TB, url string) Config {
+	t.Helper()
+	c, err := ParseURL(config.URL(url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func open(t testing.TB, c Config) *Queue {
+	t.Helper()
+	q, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := q.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return q
+}
+
+// run is the whole suite against a server, by its URL with further parameters.
+func run(t *testing.T, url, parameters string, lacks queuetest.Lacks) {
+	cursors := newStore()
+	lacks.Browse, lacks.OldReceipts, lacks.Stats = true, true, true
+	queuetest.Run(t, queuetest.Harness{
+		Open: func(t testing.TB) queue.Queue {
+			c := parse(t, url+"&redelivery=4s"+parameters)
+			return queue.WithCursors(open(t, c), cursors)
+		},
+		Redelivery: 4 * time.Second,
+		Lacks:      lacks,
+	})
+}
+
+// server gives the URL of a real server.
+func server(t testing.TB) string {
+	url := os.Getenv("FERRY_TEST_SQS")
+	if url == "" {
+		t.Skip(`no SQS here: scripts/brokers up sqs; eval "$(scripts/brokers env)"`)
+	}
+	return url
+}
+
+// TestServerFIFO: a message group for the pipeline, so that order holds and a receiver waits for what is not
+// acknowledged.
+func TestServerFIFO(t *testing.T) { run(t, server(t), "", queuetest.Lacks{Ahead: true}) }
+
+// TestServerByKey: a message group for each key; SQS promises order within a group.
+func TestServerByKey(t *testing.T) { run(t, server(t), "&group=key", queuetest.Lacks{Order: true}) }
+
+// TestServerStandard: SQS keeps order "as far as it can".
+func TestServerStandard(t *testing.T) { run(t, server(t), "&fifo=false", queuetest.Lacks{Order: true}) }
