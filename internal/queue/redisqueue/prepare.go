@@ -72,7 +72,7 @@ func (q *Queue) prepare(ctx context.Context, topics []topic) error {
 // make makes an empty stream, by way of the group that receivers share: Redis has no other way.
 func (q *Queue) make(ctx context.Context, t topic) error {
 	err := q.on(ctx, t.key(), func(c *redis.Client) error {
-		_, err := q.send(ctx, c, q.confirm, func(p redis.Pipeliner) *redis.Cmd {
+		_, err := q.send(ctx, c, q.confirm, func(p commander) *redis.Cmd {
 			return p.Do(ctx, "XGROUP", "CREATE", t.key(), group, "0", "MKSTREAM")
 		})
 		return err

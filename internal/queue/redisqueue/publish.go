@@ -74,16 +74,20 @@ func partly(done int, failed map[int]error, err error) error {
 	return &queue.PartError{Done: done, Err: err}
 }
 
-// gather is a topic's group commit. Calls put their records into a line; one goroutine, there only while there is
-// something to write, takes all that stand in it and writes them by one script. While that is on its way the next ones
-// gather, so the scripts grow with the load, and a call that comes alone never waits for company.
+// flights is how many scripts of a topic are on their way at once. One alone would let callers take turns: those whose
+// records are on their way, and those that wait for it.
+const flights = 4
+
+// gather is a topic's group commit. Calls put their records into a line; a few goroutines, there only while there is
+// something to write, each take all that stand in it and write them by one script. While scripts are on their way the
+// next calls gather, so the scripts grow with the load, and a call that comes alone never waits for company.
 type gather struct {
 	q  *Queue
 	ch *channel
 
 	mu      sync.Mutex
 	waiting []*call
-	running bool
+	running int // goroutines
 }
 
 // call is one call's records on their way.
@@ -104,8 +108,8 @@ func (g *gather) publish(ctx context.Context, records []record.Record, bytes int
 	c := &call{records, bytes, make(chan error, 1)}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, c)
-	if !g.running {
-		g.running = true
+	if g.running < flights {
+		g.running++
 		g.q.busy.Add(1) // the caller is counted already, so Close cannot be past its wait
 		go g.run()
 	}
@@ -138,7 +142,7 @@ func (g *gather) takeBack(c *call) bool {
 	return false
 }
 
-// take gives as many calls from the front of the line as fit into one script, or none, which ends the goroutine.
+// take gives as many calls from the front of the line as fit into one script, or none, which ends a goroutine.
 func (g *gather) take() (calls []*call, records, bytes int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -153,7 +157,7 @@ func (g *gather) take() (calls []*call, records, bytes int) {
 		n++
 	}
 	if n == 0 {
-		g.running, g.waiting = false, nil
+		g.running--
 		return nil, 0, 0
 	}
 	calls = g.waiting[:n:n]

@@ -29,7 +29,7 @@ func (q *Queue) Remove(ctx context.Context, name string, positions ...int64) err
 			if err := c.Do(ctx, append([]any{"XACK", t.key(), group}, ids...)...).Err(); err != nil {
 				return err
 			}
-			_, err := q.send(ctx, c, q.confirm, func(p redis.Pipeliner) *redis.Cmd {
+			_, err := q.send(ctx, c, q.confirm, func(p commander) *redis.Cmd {
 				return p.Do(ctx, append([]any{"XDEL", t.key()}, ids...)...)
 			})
 			return err

@@ -64,9 +64,9 @@ func (q *Queue) ask(ctx context.Context, s script, key string, args ...any) (ans
 
 // evaluate sends the script by its name, and whole to a server that does not know it yet.
 func (q *Queue) evaluate(ctx context.Context, c *redis.Client, s script, keys []string, args []any, sure confirmation) ([]any, error) {
-	answer, err := q.send(ctx, c, sure, func(p redis.Pipeliner) *redis.Cmd { return p.EvalSha(ctx, s.sum, keys, args...) })
+	answer, err := q.send(ctx, c, sure, func(p commander) *redis.Cmd { return p.EvalSha(ctx, s.sum, keys, args...) })
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		answer, err = q.send(ctx, c, sure, func(p redis.Pipeliner) *redis.Cmd { return p.Eval(ctx, s.source, keys, args...) })
+		answer, err = q.send(ctx, c, sure, func(p commander) *redis.Cmd { return p.Eval(ctx, s.source, keys, args...) })
 	}
 	if err != nil {
 		return nil, err
@@ -78,16 +78,25 @@ func (q *Queue) evaluate(ctx context.Context, c *redis.Client, s script, keys []
 	return list, nil
 }
 
+// commander is the library's client, or a pipeline of commands for one connection.
+type commander interface {
+	Do(ctx context.Context, args ...any) *redis.Cmd
+	Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd
+	EvalSha(ctx context.Context, sum string, keys []string, args ...any) *redis.Cmd
+}
+
 // send makes one write and waits for its confirmation on the same connection, in one round trip.
-func (q *Queue) send(ctx context.Context, c *redis.Client, sure confirmation, write func(redis.Pipeliner) *redis.Cmd) (any, error) {
+func (q *Queue) send(ctx context.Context, c *redis.Client, sure confirmation, write func(commander) *redis.Cmd) (any, error) {
+	if sure == (confirmation{}) {
+		return write(c).Result()
+	}
 	p := c.Pipeline()
 	cmd := write(p)
 	patience := max(q.cfg.Timeout*3/4, time.Millisecond).Milliseconds() // less than the connection has, and Redis looks up every 100 ms only
 	var wait *redis.Cmd
-	switch {
-	case sure.aof:
+	if sure.aof {
 		wait = p.Do(ctx, "WAITAOF", 1, sure.replicas, patience)
-	case sure.replicas > 0:
+	} else {
 		wait = p.Do(ctx, "WAIT", sure.replicas, patience)
 	}
 	if err := execute(ctx, p); err != nil {
@@ -96,10 +105,8 @@ func (q *Queue) send(ctx context.Context, c *redis.Client, sure confirmation, wr
 	if err := cmd.Err(); err != nil {
 		return nil, err
 	}
-	if wait != nil {
-		if err := q.confirmed(wait); err != nil {
-			return nil, err
-		}
+	if err := q.confirmed(wait); err != nil {
+		return nil, err
 	}
 	return cmd.Val(), nil
 }
