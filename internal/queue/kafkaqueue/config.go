@@ -56,6 +56,10 @@ type Config struct {
 
 	// Dial connects to a broker. Nil: the net package.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// beforeEnd, when not nil, is called when all records of a commit are sent and its end is not, for tests of writers
+	// that stand still there.
+	beforeEnd func()
 }
 
 const (

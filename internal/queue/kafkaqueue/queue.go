@@ -258,6 +258,12 @@ func (q *Queue) Ping(ctx context.Context) error {
 			return err
 		}
 	}
+	// What the brokers tell of each other can be old: the leaders themselves must answer.
+	for _, name := range names {
+		if _, err := q.offsets(bound, name, q.adm.ListEndOffsets); err != nil {
+			return q.mapError(ctx, "ask the leaders of topic "+name, err)
+		}
+	}
 	return nil
 }
 

@@ -297,6 +297,9 @@ func (w *writer) transact(ctx context.Context, b queue.Batch, s saved) error {
 	if err := produce(ctx, cl, messages); err != nil {
 		return err
 	}
+	if w.q.cfg.beforeEnd != nil {
+		w.q.cfg.beforeEnd()
+	}
 	return cl.EndTransaction(ctx, kgo.TryCommit)
 }
 
