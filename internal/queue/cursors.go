@@ -42,7 +42,9 @@ type Publisher interface {
 // letters, and moves the cursor once all are durable (invariant 1). Writers are fenced by compare-and-set: a fenced
 // writer finds out before it publishes; one that is fenced while it publishes has written records whose cursor is not
 // moved, so they come a second time with the same ids. Cursors are kept under <topic>/<pipeline>.
-func WithCursors(p Publisher, store CursorStore) Queue { return &withCursors{Publisher: p, store: store} }
+func WithCursors(p Publisher, store CursorStore) Queue {
+	return &withCursors{Publisher: p, store: store}
+}
 
 type withCursors struct {
 	Publisher

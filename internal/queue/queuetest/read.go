@@ -12,6 +12,9 @@ import (
 // receive takes exactly n records, in several calls if need be.
 func (s *suite) receive(q queue.Queue, topic string, n int) []queue.Delivery {
 	s.Helper()
+	if s.h.Lacks.Receive {
+		s.Skip("records can only be browsed: nothing after this is tested here")
+	}
 	var got []queue.Delivery
 	for len(got) < n {
 		d, err := q.Receive(s.ctx(), topic, n-len(got), 5*time.Second)

@@ -36,6 +36,7 @@ type Lacks struct {
 	OldReceipts  bool // an outdated receipt is not recognised
 	Order        bool // records are handed out in no certain order
 	Ahead        bool // nothing is handed out behind a record that is not acknowledged yet
+	Receive      bool // records can only be browsed
 	Travel       bool // a receipt is good only on the instance that received
 	Stats        bool // counts are estimates
 	UnknownTopic bool // topics need not exist to be read

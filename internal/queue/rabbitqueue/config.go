@@ -50,6 +50,9 @@ type Config struct {
 	// MaxAge is how long a stream that is made keeps its records. Zero: for good.
 	MaxAge time.Duration
 
+	// StreamPort is where the hosts speak the stream protocol, for commits to streams. Default 5552, 5551 with TLS.
+	StreamPort int
+
 	// Exchange is where records are published instead of the default exchange. Dead letters go to their queue in any
 	// case. KeyRoutes makes the record's key the routing key, otherwise it is the topic.
 	Exchange  string
@@ -80,6 +83,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxRecord == 0 {
 		c.MaxRecord = 16 << 20
 	}
+	if c.Type == typeStream {
+		c.MaxRecord = min(c.MaxRecord, streamRecordMax)
+	}
+	if c.StreamPort == 0 {
+		c.StreamPort = 5552
+		if c.TLS {
+			c.StreamPort = 5551
+		}
+	}
 	if c.Redelivery == 0 {
 		c.Redelivery = 30 * time.Second
 	}
@@ -109,7 +121,8 @@ func ParseURL(u config.URL) (Config, error) {
 		"type":        queueurl.Word(&c.Type, typeQuorum, typeClassic, typeStream),
 		"create":      queueurl.Bool(&c.Create),
 		"max_length":  queueurl.Int(&c.MaxLength, 1, 1<<40), "max_bytes": queueurl.Bytes(&c.MaxBytes),
-		"max_age": queueurl.Duration(&c.MaxAge), "max_record": recordBytes(&c.MaxRecord),
+		"stream_port": queueurl.Int(&c.StreamPort, 1, 65535),
+		"max_age":     queueurl.Duration(&c.MaxAge), "max_record": recordBytes(&c.MaxRecord),
 		"exchange": queueurl.Text(&c.Exchange), "routing_key": queueurl.Word(&routing, "topic", "key"),
 		"redelivery": queueurl.Duration(&c.Redelivery), "timeout": queueurl.Duration(&c.Timeout),
 	})
@@ -148,6 +161,9 @@ func (c Config) check() error {
 	if c.MaxLength > 0 && c.Type == typeStream {
 		refuse("max_length does not go with type=stream: limit it by max_bytes or max_age")
 	}
+	if c.StreamPort > 0 && c.Type != typeStream {
+		refuse("stream_port goes with type=stream")
+	}
 	if !c.Create && (c.MaxLength > 0 || c.MaxBytes > 0 || c.MaxAge > 0) {
 		refuse("max_length, max_bytes and max_age are of topics that ferry makes: add create=true, or set them where the queue is declared")
 	}
@@ -155,7 +171,7 @@ func (c Config) check() error {
 		refuse("routing_key=key goes with exchange=NAME: the default exchange knows queues by their names only")
 	}
 	if c.Exchange != "" && c.Type == typeStream {
-		refuse("exchange does not go with type=stream: the exactly-once writer of a stream publishes to it directly")
+		refuse("exchange does not go with type=stream: commits are written to the stream itself")
 	}
 	return errors.Join(errs...)
 }

@@ -46,27 +46,13 @@ func (q *Queue) dial(ctx context.Context, role string) (connection, error) {
 func (q *Queue) dialHost(ctx context.Context, host, role string) (connection, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.cfg.Timeout)
 	defer cancel()
-	raw, err := q.cfg.Dial(ctx, "tcp", host)
+	conn, err := q.cfg.socket(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	// The handshakes below know no context: its end closes the socket under them.
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	// The client's handshake knows no context: its end closes the socket under it.
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	conn := raw
-	if q.cfg.TLS {
-		t, err := q.cfg.tlsConfig(host)
-		if err != nil {
-			raw.Close()
-			return nil, err
-		}
-		secure := tls.Client(raw, t)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			raw.Close()
-			return nil, fmt.Errorf("TLS: %w", err)
-		}
-		conn = secure
-	}
 	held := &heldConn{Conn: conn}
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName("ferry " + role)
@@ -79,13 +65,32 @@ func (q *Queue) dialHost(ctx context.Context, host, role string) (connection, er
 	}
 	if err != nil {
 		c.CloseDeadline(time.Now()) //nolint:errcheck // it ends the client's goroutines; the handshake's error counts
-		raw.Close()
+		conn.Close()
 		if cause := context.Cause(ctx); cause != nil {
 			err = fmt.Errorf("%w (%w)", err, cause)
 		}
 		return nil, err
 	}
 	return &brokerConn{Connection: c, held: held}, nil
+}
+
+// socket opens a connection to a host, with TLS where the URL says so.
+func (c Config) socket(ctx context.Context, host string) (net.Conn, error) {
+	raw, err := c.Dial(ctx, "tcp", host)
+	if err != nil || !c.TLS {
+		return raw, err
+	}
+	t, err := c.tlsConfig(host)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	secure := tls.Client(raw, t)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return secure, nil
 }
 
 func (c Config) login() []amqp.Authentication {

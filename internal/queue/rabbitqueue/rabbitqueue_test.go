@@ -101,3 +101,12 @@ func TestClassic(t *testing.T) {
 	c.Type = typeClassic
 	conformance(t, c)
 }
+
+func TestStream(t *testing.T) {
+	c := parse(t, address(t, "FERRY_TEST_RABBITMQ_STREAM"))
+	cursors := newStore()
+	queuetest.Run(t, queuetest.Harness{
+		Open:  func(t testing.TB) queue.Queue { return open(t, c).WithCursors(cursors) },
+		Lacks: queuetest.Lacks{Receive: true, Stats: true}, // a stream hands no records out; bytes cannot be asked for
+	})
+}

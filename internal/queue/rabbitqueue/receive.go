@@ -251,6 +251,9 @@ func (q *Queue) Stats(ctx context.Context, topic string) (queue.Stats, error) {
 	if err != nil {
 		return queue.Stats{}, err
 	}
+	if q.cfg.Type == typeStream { // the broker counts the records of a stream every few seconds only
+		return q.streamStats(ctx, topic)
+	}
 	n := int64(found.Messages)
 	if r := q.reader.now(); r != nil {
 		n += r.holds(topic)
