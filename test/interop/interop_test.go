@@ -41,55 +41,55 @@ func TestMain(m *testing.M) {
 }
 
 func TestKafkaByKcat(t *testing.T) {
-	interop(t, "kafka", "FERRY_TEST_KAFKA", kcat)
+	interop(t, "kafka", "FERRY_TEST_KAFKA", kcat(t))
 }
 
 func TestKafkaByConfluent(t *testing.T) {
-	interop(t, "kafka", "FERRY_TEST_KAFKA", python("read_kafka.py"))
+	interop(t, "kafka", "FERRY_TEST_KAFKA", python(t, "read_kafka.py"))
 }
 
 func TestRabbitMQByPika(t *testing.T) {
-	interop(t, "rabbitmq", "FERRY_TEST_RABBITMQ", python("read_rabbitmq.py"))
+	interop(t, "rabbitmq", "FERRY_TEST_RABBITMQ", python(t, "read_rabbitmq.py"))
 }
 
 func TestRabbitMQTLSByPika(t *testing.T) {
-	interop(t, "rabbitmq", "FERRY_TEST_RABBITMQ_TLS", python("read_rabbitmq.py"))
+	interop(t, "rabbitmq", "FERRY_TEST_RABBITMQ_TLS", python(t, "read_rabbitmq.py"))
 }
 
 func TestRabbitMQStreamByPika(t *testing.T) {
-	interop(t, "rabbitmq", "FERRY_TEST_RABBITMQ_STREAM", python("read_rabbitmq.py"))
+	interop(t, "rabbitmq", "FERRY_TEST_RABBITMQ_STREAM", python(t, "read_rabbitmq.py"))
 }
 
 func TestRedisByRedisCLI(t *testing.T) {
-	interop(t, "redis", "FERRY_TEST_REDIS", redisCLI)
+	interop(t, "redis", "FERRY_TEST_REDIS", redisCLI(t))
 }
 
 func TestRedisByRedisPy(t *testing.T) {
-	interop(t, "redis", "FERRY_TEST_REDIS", python("read_redis.py"))
+	interop(t, "redis", "FERRY_TEST_REDIS", python(t, "read_redis.py"))
 }
 
 func TestValkeyByRedisPy(t *testing.T) {
-	interop(t, "valkey", "FERRY_TEST_VALKEY", python("read_redis.py"))
+	interop(t, "valkey", "FERRY_TEST_VALKEY", python(t, "read_redis.py"))
 }
 
 func TestRedisClusterByRedisPy(t *testing.T) {
-	interop(t, "redis-cluster", "FERRY_TEST_REDIS_CLUSTER", python("read_redis.py"))
+	interop(t, "redis-cluster", "FERRY_TEST_REDIS_CLUSTER", python(t, "read_redis.py"))
 }
 
 func TestRedisSentinelByRedisPy(t *testing.T) {
-	interop(t, "redis-sentinel", "FERRY_TEST_REDIS_SENTINEL", python("read_redis.py"))
+	interop(t, "redis-sentinel", "FERRY_TEST_REDIS_SENTINEL", python(t, "read_redis.py"))
 }
 
 func TestSQSByBoto3(t *testing.T) {
-	interop(t, "sqs", "FERRY_TEST_SQS", python("read_sqs.py"))
+	interop(t, "sqs", "FERRY_TEST_SQS", python(t, "read_sqs.py"))
 }
 
 func TestServiceBusByAzureSDK(t *testing.T) {
-	interop(t, "servicebus", "FERRY_TEST_SERVICEBUS", python("read_servicebus.py"))
+	interop(t, "servicebus", "FERRY_TEST_SERVICEBUS", python(t, "read_servicebus.py"))
 }
 
 func TestNATSByNATSPy(t *testing.T) {
-	interop(t, "nats", "FERRY_TEST_NATS", python("read_nats.py"))
+	interop(t, "nats", "FERRY_TEST_NATS", python(t, "read_nats.py"))
 }
 
 // interop carries orders into the broker whose URL is in variable, and compares what read finds there.

@@ -15,72 +15,83 @@ import (
 type reader func(t *testing.T, url, topic string) []line
 
 // python reads with a script beside this file.
-func python(script string) reader {
+func python(t *testing.T, script string) reader {
+	t.Helper()
+	interpreter := os.Getenv("FERRY_TEST_PYTHON")
+	if interpreter == "" {
+		t.Skip(`FERRY_TEST_PYTHON is not set: scripts/brokers clients; eval "$(scripts/brokers env)"`)
+	}
 	return func(t *testing.T, url, topic string) []line {
 		t.Helper()
-		interpreter := os.Getenv("FERRY_TEST_PYTHON")
-		if interpreter == "" {
-			t.Skip(`FERRY_TEST_PYTHON is not set: scripts/brokers clients; eval "$(scripts/brokers env)"`)
-		}
-		var all []line
-		for in := json.NewDecoder(bytes.NewReader(run(t, interpreter, "-B", script, url, topic))); ; {
-			var r line
-			if err := in.Decode(&r); errors.Is(err, io.EOF) {
-				return all
-			} else if err != nil {
-				t.Fatalf("%s: line %d: %v", script, len(all)+1, err)
-			}
-			all = append(all, r)
-		}
+		return decode[line](t, run(t, interpreter, "-B", script, url, topic))
 	}
 }
 
 // kcat reads what is committed.
-func kcat(t *testing.T, url, topic string) []line {
+func kcat(t *testing.T) reader {
 	t.Helper()
-	out := run(t, installed(t, "kcat"), "-C", "-b", hosts(url), "-t", topic, "-o", "beginning", "-e", "-q", "-J",
-		"-X", "isolation.level=read_committed")
-	var all []line
-	for in := json.NewDecoder(bytes.NewReader(out)); ; {
-		var message struct {
+	command := installed(t, "kcat")
+	return func(t *testing.T, url, topic string) []line {
+		t.Helper()
+		out := run(t, command, "-C", "-b", hosts(url), "-t", topic, "-o", "beginning", "-e", "-q", "-J",
+			"-X", "isolation.level=read_committed")
+		type message struct {
 			Topic, Key, Payload string
 			Headers             []string
 		}
-		if err := in.Decode(&message); errors.Is(err, io.EOF) {
-			return all
-		} else if err != nil {
-			t.Fatalf("kcat: line %d: %v", len(all)+1, err)
+		var all []line
+		for _, m := range decode[message](t, out) {
+			headers := pairs(m.Headers)
+			all = append(all, line{ID: headers["ferry-id"], Key: m.Key, Topic: m.Topic, Headers: headers, Data: m.Payload})
 		}
-		headers := pairs(message.Headers)
-		all = append(all, line{ID: headers["ferry-id"], Key: message.Key, Topic: message.Topic, Headers: headers, Data: message.Payload})
+		return all
 	}
 }
 
 // redisCLI reads the stream whole.
-func redisCLI(t *testing.T, url, topic string) []line {
+func redisCLI(t *testing.T) reader {
 	t.Helper()
-	key := topic
-	if base, dead := strings.CutSuffix(topic, ".dead"); dead { // they lie on the slot of their topic
-		key = "{" + base + "}.dead"
-	}
-	host, port, _ := strings.Cut(hosts(url), ":")
-	var entries [][2]json.RawMessage // id and fields
-	out := run(t, installed(t, "redis-cli"), "-h", host, "-p", port, "--json", "XRANGE", key, "-", "+")
-	if err := json.Unmarshal(out, &entries); err != nil {
-		t.Fatalf("redis-cli: %v\n%.500s", err, out)
-	}
-	all := make([]line, len(entries))
-	for i, entry := range entries {
-		var fields []string
-		if err := json.Unmarshal(entry[1], &fields); err != nil {
-			t.Fatalf("redis-cli: entry %s: %v", entry[0], err)
+	command := installed(t, "redis-cli")
+	return func(t *testing.T, url, topic string) []line {
+		t.Helper()
+		key := topic
+		if base, dead := strings.CutSuffix(topic, ".dead"); dead { // they lie on the slot of their topic
+			key = "{" + base + "}.dead"
 		}
-		headers := pairs(fields)
-		data := headers["data"]
-		delete(headers, "data")
-		all[i] = line{ID: headers["ferry-id"], Key: headers["ferry-key"], Topic: topic, Headers: headers, Data: data}
+		host, port, _ := strings.Cut(hosts(url), ":")
+		var entries [][2]json.RawMessage // id and fields
+		out := run(t, command, "-h", host, "-p", port, "--json", "XRANGE", key, "-", "+")
+		if err := json.Unmarshal(out, &entries); err != nil {
+			t.Fatalf("redis-cli: %v\n%.500s", err, out)
+		}
+		all := make([]line, len(entries))
+		for i, entry := range entries {
+			var fields []string
+			if err := json.Unmarshal(entry[1], &fields); err != nil {
+				t.Fatalf("redis-cli: entry %s: %v", entry[0], err)
+			}
+			headers := pairs(fields)
+			data := headers["data"]
+			delete(headers, "data")
+			all[i] = line{ID: headers["ferry-id"], Key: headers["ferry-key"], Topic: topic, Headers: headers, Data: data}
+		}
+		return all
 	}
-	return all
+}
+
+// decode reads JSON values, one after the other.
+func decode[T any](t *testing.T, out []byte) []T {
+	t.Helper()
+	var all []T
+	for in := json.NewDecoder(bytes.NewReader(out)); ; {
+		var v T
+		if err := in.Decode(&v); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatalf("line %d: %v", len(all)+1, err)
+		}
+		all = append(all, v)
+	}
 }
 
 // run returns what the command wrote to stdout.
