@@ -22,7 +22,15 @@ func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	p := start(t)
+	t.Run("redis-server", func(t *testing.T) {
+		p := start(t)
+		killed(t, p, p.mend)
+	})
+	t.Run("valkey-server", func(t *testing.T) { killed(t, valkey(t), func() {}) })
+}
+
+// killed is TestKill; afterwards is what has to be done after each start.
+func killed(t *testing.T, p *process, afterwards func()) {
 	q := open(t, p.config())
 	check := bare(t, p.addr)
 	ctx := t.Context()
@@ -89,7 +97,7 @@ func TestKill(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		p.start()
-		p.mend()
+		afterwards()
 		cursor, err := check.HGet(ctx, "{kill}.ferry.cursor.p", "cursor").Result()
 		if err != nil && round > 3 {
 			t.Fatal(err)

@@ -96,9 +96,7 @@ func await[T any](ctx context.Context, q *Queue, what string, f func(context.Con
 		err   error
 	}
 	done := make(chan outcome, 1)
-	q.busy.Add(1) // the caller is counted, so Close cannot be past its wait
-	go func() {
-		defer q.busy.Done()
+	q.busy.Go(func() { // the caller is counted, so Close cannot be past its wait
 		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.cfg.Timeout)
 		defer cancel()
 		v, err := f(own)
@@ -113,7 +111,7 @@ func await[T any](ctx context.Context, q *Queue, what string, f func(context.Con
 			}
 		default:
 		}
-	}()
+	})
 	select {
 	case o := <-done:
 		return o.value, o.err

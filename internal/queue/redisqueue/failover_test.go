@@ -32,7 +32,7 @@ func watched(t *testing.T) (master, replica *process, c Config) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s := &process{t: t, addr: "127.0.0.1:" + p}
+		s := &process{t: t, path: master.path, addr: "127.0.0.1:" + p}
 		s.args = []string{file, "--sentinel", "--port", p, "--bind", "127.0.0.1", "--dir", t.TempDir()}
 		t.Cleanup(s.kill)
 		s.start()

@@ -63,6 +63,16 @@ func TestCluster(t *testing.T) { suite(t, broker(t, "FERRY_TEST_REDIS_CLUSTER", 
 
 func TestSentinel(t *testing.T) { suite(t, broker(t, "FERRY_TEST_REDIS_SENTINEL", "redis-sentinel")) }
 
+// TestRestart runs the suite against a server of its own, which is killed under open queues.
+func TestRestart(t *testing.T) {
+	p := start(t)
+	queuetest.Run(t, queuetest.Harness{
+		Open:       func(t testing.TB) queue.Queue { return open(t, p.config()) },
+		Restart:    func(testing.TB) { p.kill(); p.start() },
+		Redelivery: redelivery,
+	})
+}
+
 // fake is a Redis in this process: true enough for the suite, and proof of nothing about a real one.
 func fake(t testing.TB) (*miniredis.Miniredis, Config) {
 	t.Helper()

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,9 +18,10 @@ import (
 	"ferry/internal/record"
 )
 
-// process is a redis-server of a test's own, which may be killed.
+// process is a server of a test's own, which may be killed.
 type process struct {
 	t    testing.TB
+	path string
 	addr string
 	dir  string
 	args []string
@@ -28,32 +31,41 @@ type process struct {
 // freePorts gives ports that nobody listens on.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
-	ports := make([]string, n)
-	for i := range ports {
+	var ports []string
+	var listeners []net.Listener
+	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
-		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
+		listeners = append(listeners, l)
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		ports = append(ports, port)
+	}
+	for _, l := range listeners {
+		l.Close()
 	}
 	return ports
 }
 
-// start starts a server that syncs every write. It ends with the test.
+// durable are the settings of a server that syncs every write.
+var durable = []string{"--appendonly", "yes", "--appendfsync", "always", "--save", ""}
+
+// start starts a redis-server that syncs every write, unless the arguments say otherwise. It ends with the test.
 func start(t testing.TB, args ...string) *process {
 	t.Helper()
-	port := freePorts(t, 1)[0]
-	return startOn(t, port, append([]string{"--appendonly", "yes", "--appendfsync", "always", "--save", ""}, args...)...)
-}
-
-func startOn(t testing.TB, port string, args ...string) *process {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
 		t.Skip("there is no redis-server: scripts/brokers up redis")
 	}
-	p := &process{t: t, addr: "127.0.0.1:" + port, dir: t.TempDir()}
-	p.args = append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", p.dir}, args...)
+	return startProgram(t, path, args...)
+}
+
+func startProgram(t testing.TB, path string, args ...string) *process {
+	t.Helper()
+	port := freePorts(t, 1)[0]
+	p := &process{t: t, path: path, addr: "127.0.0.1:" + port, dir: t.TempDir()}
+	p.args = slices.Concat([]string{"--port", port, "--bind", "127.0.0.1", "--dir", p.dir}, durable, args)
 	t.Cleanup(p.kill)
 	p.start()
 	return p
@@ -62,7 +74,7 @@ func startOn(t testing.TB, port string, args ...string) *process {
 // start starts the server, again after a kill, and waits until it answers.
 func (p *process) start() {
 	p.t.Helper()
-	p.cmd = exec.Command("redis-server", p.args...)
+	p.cmd = exec.Command(p.path, p.args...)
 	if os.Getenv("FERRY_TEST_VERBOSE") != "" {
 		p.cmd.Stdout, p.cmd.Stderr = os.Stdout, os.Stderr
 	}
@@ -84,6 +96,28 @@ func (p *process) kill() {
 		_ = p.cmd.Wait()
 		p.cmd = nil
 	}
+}
+
+// stop is SIGTERM.
+func (p *process) stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Error(err)
+	}
+	_ = p.cmd.Wait()
+	p.cmd = nil
+}
+
+// valkey gives a server of a test's own, of the program that runs as the broker valkey: it has WAITAOF, and takes back
+// the beginning of a commit that a crash has cut (server.mends).
+func valkey(t testing.TB, args ...string) *process {
+	t.Helper()
+	c := broker(t, "FERRY_TEST_VALKEY", "valkey")
+	info, err := bare(t, c.Hosts[0]).Info(t.Context(), "server").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startProgram(t, parseInfo(info)["executable"], args...)
 }
 
 // cut takes bytes off the end of the append-only file, of a server that was killed.
@@ -165,7 +199,8 @@ func payload(n, size int) []record.Record {
 		all[i] = record.Record{
 			ID: record.ID("orders", fmt.Sprint(i), nil), Key: fmt.Sprint("key-", i), Data: data,
 			Headers: []record.Header{
-				{Name: record.HeaderPipeline, Value: "orders"}, {Name: record.HeaderRun, Value: "0123456789abcdef"},
+				{Name: record.HeaderPipeline, Value: "orders"},
+				{Name: record.HeaderRun, Value: "0123456789abcdef"},
 				{Name: record.HeaderContentType, Value: "application/json"},
 			},
 		}

@@ -192,9 +192,7 @@ func (w *writer) takeOff(ctx context.Context, a *attempt, b queue.Batch, n sizes
 	}
 	f := &flight{attempt: a, landed: make(chan struct{})}
 	w.flight = f
-	q.busy.Add(1) // the caller is counted already, so Close cannot be past its wait
-	go func() {
-		defer q.busy.Done()
+	q.busy.Go(func() { // the caller is counted already, so Close cannot be past its wait
 		defer close(f.landed)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.cfg.Timeout)
 		defer cancel()
@@ -202,7 +200,7 @@ func (w *writer) takeOff(ctx context.Context, a *attempt, b queue.Batch, n sizes
 		if f.err == nil && b.Len() > 0 {
 			q.list(ctx, w.topic)
 		}
-	}()
+	})
 }
 
 // land waits for the script and says what came of it. When the context ends first, the flight goes on.
