@@ -12,8 +12,11 @@ import (
 	"ferry/internal/config"
 	"ferry/internal/queue"
 	"ferry/internal/queue/journal"
+	"ferry/internal/queue/kafkaqueue"
 	"ferry/internal/queue/natsqueue"
+	"ferry/internal/queue/rabbitqueue"
 	"ferry/internal/queue/redisqueue"
+	"ferry/internal/queue/sqsqueue"
 )
 
 // opener connects to the queue that a URL names.
@@ -26,11 +29,30 @@ func queueOf(u config.URL) (opener, error) {
 	case s == "embedded" || s == "nats" || s == "tls":
 		c, err := natsqueue.ParseURL(u)
 		return func(ctx context.Context, a *App) (queue.Queue, error) { return a.openNATS(ctx, c) }, err
+	case s == "kafka" || s == "kafkas":
+		c, err := kafkaqueue.ParseURL(u)
+		return func(ctx context.Context, _ *App) (queue.Queue, error) { return kafkaqueue.Open(ctx, c) }, err
 	case s == "redis" || s == "rediss":
 		c, err := redisqueue.ParseURL(u)
 		return func(ctx context.Context, _ *App) (queue.Queue, error) { return redisqueue.Open(ctx, c) }, err
+	case s == "amqp" || s == "amqps":
+		c, err := rabbitqueue.ParseURL(u)
+		return func(ctx context.Context, a *App) (queue.Queue, error) {
+			return a.withCursors(rabbitqueue.Open(ctx, c))
+		}, err
+	case s == "sqs" || sqsqueue.IsAddress(u):
+		c, err := sqsqueue.ParseURL(u)
+		return func(ctx context.Context, a *App) (queue.Queue, error) { return a.withCursors(sqsqueue.Open(ctx, c)) }, err
 	}
 	return nil, fmt.Errorf("queue URL: no queue is called %q; write embedded: or nats://, kafka://, amqp://, redis://, sqs:// or azservicebus:// (docs/queues.md)", s)
+}
+
+// withCursors keeps the cursors of a queue that holds none in the state store.
+func (a *App) withCursors(p queue.Publisher, err error) (queue.Queue, error) {
+	if err != nil {
+		return nil, err
+	}
+	return queue.WithCursors(p, cursors{a.store}), nil
 }
 
 // openQueue connects to the queue. Who is going to publish gets its topics made sure of, so that what is missing shows

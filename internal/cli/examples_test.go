@@ -54,8 +54,14 @@ func TestExamples(t *testing.T) {
 // ferry runs one command in this process and returns its standard output.
 func ferry(t *testing.T, code int, args ...string) []byte {
 	t.Helper()
+	return ferryIn(t, []string{"PATH=" + os.Getenv("PATH")}, code, args...)
+}
+
+// ferryIn is ferry with its environment.
+func ferryIn(t *testing.T, environ []string, code int, args ...string) []byte {
+	t.Helper()
 	var out, talk bytes.Buffer
-	got := cli.Main(args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &talk, Environ: []string{"PATH=" + os.Getenv("PATH")}, Dir: t.TempDir()})
+	got := cli.Main(args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &talk, Environ: environ, Dir: t.TempDir()})
 	if got != code {
 		t.Fatalf("ferry %s: exit code %d, want %d\n%s", strings.Join(args, " "), got, code, &talk)
 	}
