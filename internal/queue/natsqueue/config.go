@@ -1,9 +1,11 @@
 package natsqueue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -26,6 +28,8 @@ type Config struct {
 	// Creds is the path of a credentials file, CA of a PEM file with the authority that signed the server's
 	// certificate, Cert and Key of a client certificate. All may be empty.
 	Creds, CA, Cert, Key string
+	// DialContext makes the connections to Servers. Nil: the net package.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Domain is the JetStream domain, or empty.
 	Domain string
 
@@ -57,6 +61,8 @@ type Config struct {
 
 	// plain makes Open do as with a server that has no atomic batches, for tests of that tier.
 	plain bool
+	// reconnect is the wait between two attempts to reach one server again. Default 500 ms; tests have less time.
+	reconnect time.Duration
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -71,6 +77,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 10 * time.Second
+	}
+	if c.reconnect == 0 {
+		c.reconnect = 500 * time.Millisecond
 	}
 	switch {
 	case c.Connect == nil && c.Servers == "":

@@ -3,6 +3,8 @@ package natsqueue
 import (
 	"context"
 	"fmt"
+	"net"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -28,4 +30,34 @@ func (c Config) Dial(ctx context.Context) (*nats.Conn, error) {
 		return nil, fmt.Errorf("%w: connect to NATS: %w", queue.ErrUnavailable, err)
 	}
 	return nc, nil
+}
+
+// dialer is nats.CustomDialer out of Config.DialContext.
+type dialer struct {
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	timeout time.Duration
+}
+
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
+	defer cancel()
+	return d.dial(ctx, network, address)
+}
+
+// login is how the connections to Servers are made and who makes them.
+func (c Config) login() []nats.Option {
+	var opts []nats.Option
+	if c.DialContext != nil {
+		opts = append(opts, nats.SetCustomDialer(dialer{c.DialContext, c.Timeout}))
+	}
+	if c.Creds != "" {
+		opts = append(opts, nats.UserCredentials(c.Creds))
+	}
+	if c.CA != "" {
+		opts = append(opts, nats.RootCAs(c.CA))
+	}
+	if c.Cert != "" {
+		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
+	}
+	return opts
 }

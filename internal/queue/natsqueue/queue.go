@@ -96,7 +96,7 @@ func (q *Queue) connect(ctx context.Context) error {
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { q.lost() }),
 	}
 	if dial == nil {
-		opts = append(opts, nats.ReconnectWait(500*time.Millisecond), nats.Timeout(q.cfg.Timeout))
+		opts = append(opts, nats.ReconnectWait(q.cfg.reconnect), nats.Timeout(q.cfg.Timeout))
 		opts = append(opts, q.cfg.login()...)
 		dial = func(o ...nats.Option) (*nats.Conn, error) { return nats.Connect(q.cfg.Servers, o...) }
 	}
@@ -132,20 +132,6 @@ func (q *Queue) connect(ctx context.Context) error {
 		return fmt.Errorf("connect to NATS: %w", err)
 	}
 	return nil
-}
-
-func (c Config) login() []nats.Option {
-	var opts []nats.Option
-	if c.Creds != "" {
-		opts = append(opts, nats.UserCredentials(c.Creds))
-	}
-	if c.CA != "" {
-		opts = append(opts, nats.RootCAs(c.CA))
-	}
-	if c.Cert != "" {
-		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
-	}
-	return opts
 }
 
 // discover asks the server's version and whether JetStream is on.

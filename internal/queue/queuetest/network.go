@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 type Network struct {
 	t      testing.TB
 	server *toxiproxy.ApiServer
+	links  atomic.Int64 // directions of connections that were made
 
 	mu      sync.Mutex
 	proxies map[string]*toxiproxy.Proxy // by the broker's address
@@ -200,6 +202,7 @@ func (w *weathered) GetBufferSize() int { return 1024 }
 
 // NewState implements toxics.StatefulToxic: the channel that is closed when this connection is reset.
 func (w *weathered) NewState() any {
+	w.n.links.Add(1)
 	w.n.sky.Lock()
 	defer w.n.sky.Unlock()
 	return w.n.cut
