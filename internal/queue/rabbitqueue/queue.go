@@ -33,6 +33,7 @@ type Queue struct {
 	readings  atomic.Uint64
 	orphans   orphans
 
+	making chan struct{} // a token for who makes topics
 	mu     sync.Mutex
 	topics map[string]bool // made, found or written by this process; true: known to be there
 
@@ -50,7 +51,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &Queue{cfg: cfg, id: rand.Text(), topics: make(map[string]bool)}
+	q := &Queue{cfg: cfg, id: rand.Text(), topics: make(map[string]bool), making: make(chan struct{}, 1)}
 	q.publisher.open = q.newSession
 	q.reader.open = q.newReading
 	s, err := q.publisher.get(ctx)

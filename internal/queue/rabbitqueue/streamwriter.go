@@ -409,25 +409,12 @@ func (w *streamWriter) connect(ctx context.Context) (*streamConn, error) {
 	if err := w.q.ensure(ctx, w.topic); err != nil {
 		return nil, err
 	}
-	// A stream that was made a moment ago, here or on another instance, is found before it has a leader. RabbitMQ 3.10
-	// even drops the connection of who asks.
-	var patience retry.Policy
-	if w.q.cfg.Create {
-		patience = retry.Policy{Retries: 5, Base: 50 * time.Millisecond}
-	}
-	err := retry.Do(ctx, patience, func(ctx context.Context) (err error) {
-		if c, err = w.q.dialStream(ctx); err != nil {
-			return w.failure(ctx, "connect to RabbitMQ", err)
-		}
-		if err = w.introduce(ctx, c); err != nil {
-			c.conn.Close()
-		}
-		if w.fenced {
-			err = retry.Permanent(err)
-		}
-		return err
-	})
+	c, err := w.q.dialStream(ctx)
 	if err != nil {
+		return nil, w.failure(ctx, "connect to RabbitMQ", err)
+	}
+	if err := w.introduce(ctx, c); err != nil {
+		c.conn.Close()
 		return nil, err
 	}
 	w.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -65,7 +66,7 @@ func (q *Queue) prepare(ctx context.Context, name string) error {
 	case !q.cfg.Create:
 		return retry.Permanent(fmt.Errorf("%w: declare queue %s as durable (x-queue-type: %s), or add create=true to the queue's URL", queue.ErrNoTopic, name, q.cfg.Type))
 	}
-	return q.declare(ctx, name)
+	return q.ensure(ctx, name)
 }
 
 // ensure makes a topic and its dead letters before the first publish to it, when the URL allows that. Otherwise the
@@ -74,12 +75,21 @@ func (q *Queue) ensure(ctx context.Context, topic string) error {
 	if !q.cfg.Create {
 		return nil
 	}
-	names := []string{topic}
+	var names []string
+	if q.cfg.Exchange == "" || dead(topic) {
+		names = append(names, topic)
+	}
 	if !dead(topic) {
 		names = append(names, queue.DeadTopic(topic))
 	}
-	if q.cfg.Exchange != "" {
-		names = names[1:]
+	if q.knows(names...) {
+		return nil
+	}
+	select { // many may come at once to a new topic
+	case q.making <- struct{}{}:
+		defer func() { <-q.making }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	for _, name := range names {
 		if q.knows(name) {
@@ -89,6 +99,9 @@ func (q *Queue) ensure(ctx context.Context, topic string) error {
 		if errors.Is(err, queue.ErrNoTopic) {
 			err = q.declare(ctx, name)
 		}
+		if err == nil && q.cfg.Type == typeStream {
+			err = q.awaitStream(ctx, name)
+		}
 		if err != nil {
 			return err
 		}
@@ -97,10 +110,23 @@ func (q *Queue) ensure(ctx context.Context, topic string) error {
 	return nil
 }
 
-func (q *Queue) knows(topic string) bool {
+// awaitStream waits until a stream can be written. One that was made a moment ago, here or on another instance, is found
+// before it has a leader: RabbitMQ 3.10 then closes the connection of who publishes to it.
+func (q *Queue) awaitStream(ctx context.Context, name string) error {
+	return retry.Do(ctx, retry.Policy{Retries: 6, Base: 50 * time.Millisecond}, func(ctx context.Context) error {
+		return q.onStream(ctx, name, func(s *streamReader) error { return s.c.declarePublisher(0, "", name) })
+	})
+}
+
+func (q *Queue) knows(topics ...string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.topics[topic]
+	for _, topic := range topics {
+		if !q.topics[topic] {
+			return false
+		}
+	}
+	return true
 }
 
 func (q *Queue) know(topic string) {
@@ -154,11 +180,7 @@ func (q *Queue) declare(ctx context.Context, name string) error {
 	_, err := aside(ctx, q, "declare queue "+name, func(ch channel) (amqp.Queue, error) {
 		return ch.QueueDeclare(name, true, false, false, false, q.arguments(name))
 	})
-	if err != nil {
-		return err
-	}
-	q.know(name)
-	return nil
+	return err
 }
 
 // inspect counts the records of a queue that nobody has received; a missing queue is queue.ErrNoTopic.
