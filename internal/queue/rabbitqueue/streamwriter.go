@@ -157,6 +157,7 @@ type streamWriter struct {
 	entry           streamEntry
 	rev             uint64
 	tried           []tried // writes whose outcome is unknown
+	ended           *tried  // one of them that ended a commit, was written after all, and was not told yet
 	fenced          bool
 	warning         string
 
@@ -267,34 +268,37 @@ func (w *streamWriter) check(b queue.Batch) error {
 // it was this very commit, and it is written.
 func (w *streamWriter) catchUp(ctx context.Context, b queue.Batch, next record.Cursor) (done bool, err error) {
 	last, rev, err := w.q.get(ctx, w.pipeline, w.topic)
-	switch {
-	case err != nil:
+	if err != nil {
 		return false, err
-	case rev == w.rev:
-		return false, nil // what was tried can still come: it is found when the next write is refused
 	}
-	a, ok := w.adopt(last, rev)
-	switch {
-	case !ok:
+	// What was tried and is not there can still come: it is found when the next write is refused.
+	if rev != w.rev && !w.adopt(last, rev) {
 		w.fenced = true
 		return false, queue.ErrFenced
-	case a.final == nil:
+	}
+	if w.ended == nil {
 		return false, nil
-	case !bytes.Equal(a.entry.Cursor, next) || !bytes.Equal(a.final, batchDigest(b)):
+	}
+	ended := *w.ended
+	w.ended = nil
+	if !bytes.Equal(ended.entry.Cursor, next) || !bytes.Equal(ended.final, batchDigest(b)) {
 		return false, retry.Permanent(errors.New("the commit before this one was written after all; open the pipeline's writer anew"))
 	}
 	return true, nil
 }
 
 // adopt takes over the store's entry when it is one that this writer has tried to write.
-func (w *streamWriter) adopt(last streamEntry, rev uint64) (tried, bool) {
-	for _, a := range w.tried {
-		if a.entry.Write == last.Write {
-			w.entry, w.rev, w.tried = a.entry, rev, nil
-			return a, true
+func (w *streamWriter) adopt(last streamEntry, rev uint64) bool {
+	for _, one := range w.tried {
+		if one.entry.Write == last.Write {
+			w.entry, w.rev, w.tried = one.entry, rev, nil
+			if one.final != nil {
+				w.ended = &one
+			}
+			return true
 		}
 	}
-	return tried{}, false
+	return false
 }
 
 // put writes the entry, and takes it over when it is written.
@@ -311,14 +315,14 @@ func (w *streamWriter) put(ctx context.Context, e streamEntry, final []byte) err
 		if gerr != nil {
 			return gerr
 		}
-		a, ok := w.adopt(last, now)
 		switch {
-		case !ok:
+		case !w.adopt(last, now):
 			w.fenced = true
 			return queue.ErrFenced
-		case a.entry.Write != e.Write:
+		case last.Write != e.Write:
 			return fmt.Errorf("%w: write cursor of %s: an earlier write came through late", queue.ErrUnavailable, w.pipeline)
 		}
+		w.ended = nil
 		return nil
 	}
 	if err != nil {
