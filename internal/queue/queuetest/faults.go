@@ -34,6 +34,8 @@ type FaultHarness struct {
 	Unordered bool
 	// Lacks as in Harness; with Browse, records are read back by Receive and Ack.
 	Lacks Lacks
+
+	patience time.Duration // how long to try beyond the outage; default 3 min
 }
 
 // RunFaults carries records through each fault, trying again as the engine does, and reads them back: none is lost;
@@ -65,6 +67,9 @@ func runFault(t testing.TB, c faultCase, h FaultHarness) {
 			}
 			h.Outage = d
 		}
+	}
+	if h.patience == 0 {
+		h.patience = 3 * time.Minute
 	}
 	n := NewNetwork(t)
 	s := &suite{TB: t, h: Harness{Open: h.Direct, Lacks: h.Lacks}}
@@ -155,7 +160,7 @@ func (f *faults) carry(w write, disturb func(i int)) {
 		size = min(size, most)
 	}
 	batches := slices.Collect(slices.Chunk(recs(f.topic, 0, faultRecords), size))
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute+2*f.h.Outage)
+	ctx, cancel := context.WithTimeout(context.Background(), f.h.patience+2*f.h.Outage)
 	defer cancel()
 
 	every := max(len(batches)/disturbances, 1)
@@ -304,12 +309,12 @@ func (f *faults) restart(end func(t testing.TB)) func() {
 // wantPing waits until the queue has found its broker again.
 func (f *faults) wantPing() {
 	var err error
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); f.wait(50 * time.Millisecond) {
+	for end := time.Now().Add(f.h.patience / 3); time.Now().Before(end); f.wait(50 * time.Millisecond) {
 		if err = f.q.Ping(f.ctx()); err == nil {
 			return
 		}
 	}
-	f.Errorf("ping fails a minute after the broker is back: %v", err)
+	f.Errorf("ping still fails long after the broker is back: %v", err)
 }
 
 // judge reads the topic back without the network, and compares.
