@@ -2,6 +2,7 @@ package sqsqueue
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -74,15 +75,15 @@ func open(t testing.TB, c Config) *Queue {
 }
 
 // run is the whole suite against a server, by its URL with further parameters.
-func run(t *testing.T, url, parameters string, lacks queuetest.Lacks) {
+func run(t *testing.T, url, parameters string, redelivery time.Duration, lacks queuetest.Lacks) {
 	cursors := newStore()
 	lacks.Browse, lacks.OldReceipts, lacks.Stats = true, true, true
 	queuetest.Run(t, queuetest.Harness{
 		Open: func(t testing.TB) queue.Queue {
-			c := parse(t, url+"&redelivery=4s"+parameters)
+			c := parse(t, fmt.Sprintf("%s&redelivery=%s%s", url, redelivery, parameters))
 			return queue.WithCursors(open(t, c), cursors)
 		},
-		Redelivery: 4 * time.Second,
+		Redelivery: redelivery,
 		Lacks:      lacks,
 	})
 }
@@ -96,12 +97,33 @@ func server(t testing.TB) string {
 	return url
 }
 
-// TestServerFIFO: a message group for the pipeline, so that order holds and a receiver waits for what is not
-// acknowledged.
-func TestServerFIFO(t *testing.T) { run(t, server(t), "", queuetest.Lacks{Ahead: true}) }
+// slow is a redelivery time in which a busy server hands out all records of a case.
+const slow = 4 * time.Second
 
-// TestServerByKey: a message group for each key; SQS promises order within a group.
-func TestServerByKey(t *testing.T) { run(t, server(t), "&group=key", queuetest.Lacks{Order: true}) }
+// kinds of queues, and what each lacks by the nature of SQS.
+var kinds = map[string]struct {
+	parameters string
+	lacks      queuetest.Lacks
+}{
+	// Order holds in a message group, and a receiver waits for what is not acknowledged.
+	"FIFO, a group for the pipeline": {"", queuetest.Lacks{Ahead: true}},
+	"FIFO, a group for each key":     {"&group=key", queuetest.Lacks{Order: true}},
+	// "Best-effort ordering".
+	"standard": {"&fifo=false", queuetest.Lacks{Order: true}},
+}
 
-// TestServerStandard: SQS keeps order "as far as it can".
-func TestServerStandard(t *testing.T) { run(t, server(t), "&fifo=false", queuetest.Lacks{Order: true}) }
+func TestServer(t *testing.T) {
+	url := server(t)
+	for name, k := range kinds {
+		t.Run(name, func(t *testing.T) { run(t, url, k.parameters, slow, k.lacks) })
+	}
+}
+
+func TestFake(t *testing.T) {
+	for name, k := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t, newFake(t).url(""), k.parameters, time.Second, k.lacks)
+		})
+	}
+}
