@@ -64,6 +64,9 @@ func (s *session) attach(f fields) {
 		mode, _ := number(f.at(3))
 		l.settled = mode == 1 && f.at(3) != nil
 	}
+	if _, rest, ok := strings.Cut(address, "://"); ok { // as Microsoft's SDK for Python has it: with the namespace
+		_, address, _ = strings.Cut(rest, "/")
+	}
 	l.find(strings.TrimPrefix(address, "/"))
 	s.links[l.handle] = l
 	if err := l.refusal(); err != nil {

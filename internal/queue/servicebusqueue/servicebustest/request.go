@@ -41,7 +41,7 @@ func parseRequest(b []byte) (request, error) {
 // reply answers on the client's receiving link at the same node.
 func (l *link) reply(r request, code int32, description string, value any) {
 	for _, other := range l.s.links {
-		if other.receives || other.node != l.node || other.replyTo != r.replyTo {
+		if other.receives || other.node != l.node || (r.replyTo != "" && other.replyTo != r.replyTo) {
 			continue
 		}
 		b := encode(nil, described{uint64(sectionProperties), list{nil, nil, nil, nil, nil, r.id}})
@@ -62,10 +62,11 @@ func (c *conn) putToken(l *link, body []byte) {
 	}
 	audience, token := text(r.properties.get("name")), text(r.value)
 	var key *Key
-	switch kind := text(r.properties.get("type")); {
-	case strings.HasSuffix(kind, "sastoken"):
+	switch {
+	// Whatever the type says: Microsoft's SDK for Python calls a signature jwt, and the service takes it.
+	case strings.HasPrefix(token, "SharedAccessSignature "):
 		key = c.s.signature(token)
-	case kind == "jwt" && c.s.options.Token != "" && token == c.s.options.Token:
+	case text(r.properties.get("type")) == "jwt" && c.s.options.Token != "" && token == c.s.options.Token:
 		key = &Key{Rights: Send | Listen | Manage}
 	}
 	if key == nil {
@@ -94,9 +95,17 @@ func (c *conn) may(address string, right Rights) bool {
 
 // signature checks `SharedAccessSignature sr=…&sig=…&se=…&skn=…` and gives the key that has made it, or nil.
 func (s *Server) signature(token string) *Key {
-	values, err := url.ParseQuery(strings.TrimPrefix(token, "SharedAccessSignature "))
+	query := strings.TrimPrefix(token, "SharedAccessSignature ")
+	values, err := url.ParseQuery(query)
 	if err != nil {
 		return nil
+	}
+	// What is signed is the resource as the token has it, in the escapes that the client has chosen.
+	var resource string
+	for part := range strings.SplitSeq(query, "&") {
+		if sr, ok := strings.CutPrefix(part, "sr="); ok {
+			resource = sr
+		}
 	}
 	key := s.key(values.Get("skn"))
 	expiry, err := strconv.ParseInt(values.Get("se"), 10, 64)
@@ -104,7 +113,7 @@ func (s *Server) signature(token string) *Key {
 		return nil
 	}
 	mac := hmac.New(sha256.New, []byte(key.Secret))
-	mac.Write([]byte(strings.ToLower(url.QueryEscape(values.Get("sr"))) + "\n" + values.Get("se")))
+	mac.Write([]byte(resource + "\n" + values.Get("se")))
 	if !hmac.Equal([]byte(base64.StdEncoding.EncodeToString(mac.Sum(nil))), []byte(values.Get("sig"))) {
 		return nil
 	}
