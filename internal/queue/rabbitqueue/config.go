@@ -148,7 +148,7 @@ func ParseURL(u config.URL) (Config, error) {
 // check finds parameters that do not go together.
 func (c Config) check() error {
 	var errs []error
-	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("queue URL: "+format, args...)) }
+	refuse := func(why string) { errs = append(errs, errors.New("queue URL: "+why)) }
 	if !c.TLS && (c.CA != "" || c.Cert != "" || c.Key != "" || c.ServerName != "") {
 		refuse("ca, cert, key and server_name go with amqps://, and this is amqp://")
 	}

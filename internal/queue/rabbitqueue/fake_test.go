@@ -295,6 +295,7 @@ func (ch *fakeChannel) NotifyPublish(l chan amqp.Confirmation) chan amqp.Confirm
 	ch.confirms = l
 	return l
 }
+
 func (ch *fakeChannel) NotifyReturn(l chan amqp.Return) chan amqp.Return { ch.returns = l; return l }
 func (ch *fakeChannel) NotifyClose(l chan *amqp.Error) chan *amqp.Error  { ch.closes = l; return l }
 
@@ -581,7 +582,7 @@ func (ch *fakeChannel) Nack(tag uint64, _, _ bool) error {
 
 func (ch *fakeChannel) Close() error {
 	if err := ch.lock(); err != nil {
-		return nil //nolint:nilerr // closed already
+		return nil
 	}
 	defer ch.b.mu.Unlock()
 	ch.release()

@@ -33,7 +33,7 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 		}
 		c := &call{route: route, records: good}
 		if err := s.publish(ctx, c); err != nil {
-			return part(fmt.Errorf("publish to %s: %w", topic, err), c.durable, index, failed)
+			return part(fmt.Errorf("publish to %s: %w", topic, err), c.durable, index)
 		}
 		q.wrote(topic)
 	}
@@ -66,7 +66,7 @@ func (q *Queue) sift(r route, batch []record.Record) (good []record.Record, inde
 
 // part says how far a publish came. It never counts past a record that can never be taken: whoever goes on behind it
 // would not hear of it again.
-func part(err error, durable int, index []int, failed map[int]error) error {
+func part(err error, durable int, index []int) error {
 	if index != nil {
 		good := durable
 		durable = 0

@@ -18,6 +18,7 @@ import (
 
 	"ferry/internal/queue"
 	"ferry/internal/record"
+	"ferry/internal/retry"
 )
 
 // Queue is a broker with two connections: one publishes, the other reads and declares. RabbitMQ stops reading from a
@@ -50,6 +51,11 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
+	}
+	if cfg.TLS && len(cfg.Hosts) > 0 { // files that cannot be read now will not be later; each connection reads them anew
+		if _, err := cfg.tlsConfig(cfg.Hosts[0]); err != nil {
+			return nil, retry.Permanent(fmt.Errorf("rabbitmq queue: %w", err))
+		}
 	}
 	q := &Queue{cfg: cfg, id: rand.Text(), topics: make(map[string]bool), making: make(chan struct{}, 1)}
 	q.publisher.open = q.newSession

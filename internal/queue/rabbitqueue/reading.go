@@ -54,11 +54,10 @@ func (q *Queue) newReading(ctx context.Context) (*reading, error) {
 	}
 	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
 	r.done.Go(func() {
-		err := error(errLost)
 		if why := <-closed; why != nil {
-			err = why
+			r.fail(why)
 		}
-		r.fail(err)
+		r.fail(errLost)
 	})
 	return r, nil
 }

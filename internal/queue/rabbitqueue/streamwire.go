@@ -86,7 +86,6 @@ func mapStreamError(what string, err error) error {
 type streamConn struct {
 	conn     net.Conn
 	in       *bufio.Reader
-	out      []byte
 	frameMax int
 	next     uint32 // correlation id
 }

@@ -245,13 +245,12 @@ func (w *streamWriter) Commit(ctx context.Context, b queue.Batch, next record.Cu
 func (w *streamWriter) check(b queue.Batch) error {
 	failed := make(map[int]error)
 	for i := range b.Len() {
-		topic, r := w.topic, (*record.Record)(nil)
-		if i < len(b.Records) {
-			r = &b.Records[i]
-		} else {
-			topic, r = queue.DeadTopic(w.topic), &b.Dead[i-len(b.Records)]
+		topic, records := w.topic, b.Records
+		at := i
+		if i >= len(b.Records) {
+			topic, records, at = queue.DeadTopic(w.topic), b.Dead, i-len(b.Records)
 		}
-		if err := w.q.refuse(w.q.route(topic), r); err != nil {
+		if err := w.q.refuse(w.q.route(topic), &records[at]); err != nil {
 			failed[i] = err
 		}
 	}

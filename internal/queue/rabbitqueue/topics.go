@@ -139,7 +139,9 @@ func (q *Queue) know(topic string) {
 func (q *Queue) wrote(topic string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.topics[topic] = q.topics[topic]
+	if !q.topics[topic] {
+		q.topics[topic] = false
+	}
 }
 
 // forget makes ensure look again: somebody has deleted the queue.
@@ -150,7 +152,7 @@ func (q *Queue) forget(topic string) {
 }
 
 // arguments of a queue that ferry declares.
-func (q *Queue) arguments(name string) amqp.Table {
+func (q *Queue) arguments() amqp.Table {
 	args := amqp.Table{"x-queue-type": q.cfg.Type}
 	if q.cfg.MaxBytes > 0 {
 		args["x-max-length-bytes"] = q.cfg.MaxBytes
@@ -178,7 +180,7 @@ func (q *Queue) arguments(name string) amqp.Table {
 
 func (q *Queue) declare(ctx context.Context, name string) error {
 	_, err := aside(ctx, q, "declare queue "+name, func(ch channel) (amqp.Queue, error) {
-		return ch.QueueDeclare(name, true, false, false, false, q.arguments(name))
+		return ch.QueueDeclare(name, true, false, false, false, q.arguments())
 	})
 	return err
 }
