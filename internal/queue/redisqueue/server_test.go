@@ -163,6 +163,9 @@ func everything(t *testing.T, q *Queue, topic string) {
 	d, err := q.Receive(ctx, topic, 3, 0)
 	must(err)
 	must(q.Nack(ctx, topic, d[0].Receipt))
+	if err := q.Ack(ctx, topic, d[0].Receipt); !errors.Is(err, queue.ErrReceipt) {
+		t.Fatalf("ack of what was given back: %v", err)
+	}
 	must(q.Ack(ctx, topic, d[1].Receipt))
 	again, err := q.Receive(ctx, topic, 1, 0)
 	must(err)
