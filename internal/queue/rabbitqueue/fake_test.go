@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"ferry/internal/record"
 )
 
 // fakeBroker is as much of RabbitMQ as this package uses, in memory: queues with limits, confirms, returns, alarms,
@@ -24,6 +26,8 @@ type fakeBroker struct {
 
 	// verdict, when not nil, decides on the n-th message published, from 1.
 	verdict func(n int, m amqp.Publishing) verdict
+	// streamed takes what is published to streams.
+	streamed func(stream string, r record.Record)
 }
 
 // verdict is what happens to a message that is published.
@@ -364,6 +368,12 @@ func (ch *fakeChannel) arrive(seq uint64, exchange, key string, mandatory bool, 
 		return
 	}
 	m.Body = slices.Clone(m.Body)
+	if q.args["x-queue-type"] == typeStream {
+		r := decode(&amqp.Delivery{Headers: m.Headers, MessageId: m.MessageId, ContentType: m.ContentType, Body: m.Body})
+		ch.b.streamed(q.name, r)
+		confirm(true)
+		return
+	}
 	q.messages = append(q.messages, &fakeMessage{Publishing: m})
 	q.deliver()
 	switch v {

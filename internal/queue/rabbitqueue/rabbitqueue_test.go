@@ -102,8 +102,9 @@ func TestClassic(t *testing.T) {
 	conformance(t, c)
 }
 
-func TestStream(t *testing.T) {
-	c := parse(t, address(t, "FERRY_TEST_RABBITMQ_STREAM"))
+func TestStream(t *testing.T) { streamBrokers(t, testStream) }
+
+func testStream(t *testing.T, c Config) {
 	cursors := newStore()
 	queuetest.Run(t, queuetest.Harness{
 		Open:  func(t testing.TB) queue.Queue { return open(t, c).WithCursors(cursors) },

@@ -13,7 +13,7 @@ import (
 	"ferry/internal/record"
 )
 
-// The tests of this file break commits to a real stream: each record must be there once.
+// The tests of this file break commits to a stream: each record must be there once.
 
 func streamIDs(t testing.TB, q queue.Queue, topic string) []string {
 	t.Helper()
@@ -113,8 +113,8 @@ func TestStreamNetwork(t *testing.T) {
 	t.Logf("lost 0, doubled 0 of %d, %d commits failed on the way", len(want), failures)
 }
 
-// cutStream is a connection to the broker that breaks after so many records of a commit.
-func interrupted(t *testing.T, q *streamQueue, w *streamWriter, batch []record.Record, after int) {
+// interrupted is a commit that ends after so many of its records.
+func interrupted(t *testing.T, w *streamWriter, batch []record.Record, after int) {
 	t.Helper()
 	places, numbered, _ := w.entry.Records.match(batch)
 	e := w.entry
@@ -147,14 +147,15 @@ func openStream(t testing.TB, c Config, cursors queue.CursorStore) *streamQueue 
 
 // TestStreamPage: the page is another one when it is read again after an interrupted commit. What is in the stream stays
 // there once, what is new comes, what has gone from the page does not.
-func TestStreamPage(t *testing.T) {
-	c := parse(t, address(t, "FERRY_TEST_RABBITMQ_STREAM"))
+func TestStreamPage(t *testing.T) { streamBrokers(t, testStreamPage) }
+
+func testStreamPage(t *testing.T, c Config) {
 	cursors := newStore()
 	q := openStream(t, c, cursors)
 	topic := name(t, "page")
 	all := recs(topic, 0, 40)
 	first := all[:10]
-	interrupted(t, q, writer(t, q, topic), first, 4) // killed after 4 of 10
+	interrupted(t, writer(t, q, topic), first, 4) // killed after 4 of 10
 
 	// Second try: 2 and 7 have gone from the page, 10 and 11 are new. Killed again after 1 more.
 	second := slices.Concat(all[0:2], all[3:7], all[8:12])
@@ -208,14 +209,15 @@ func TestStreamPage(t *testing.T) {
 }
 
 // TestStreamZombie: a fenced writer that goes on publishing does what its successor does anyway.
-func TestStreamZombie(t *testing.T) {
-	c := parse(t, address(t, "FERRY_TEST_RABBITMQ_STREAM"))
+func TestStreamZombie(t *testing.T) { streamBrokers(t, testStreamZombie) }
+
+func testStreamZombie(t *testing.T, c Config) {
 	cursors := newStore()
 	q, other := openStream(t, c, cursors), openStream(t, c, cursors)
 	topic := name(t, "zombie")
 	all := recs(topic, 0, 300)
 	old := writer(t, q, topic)
-	interrupted(t, q, old, all[:100], 30) // and goes on below
+	interrupted(t, old, all[:100], 30) // and goes on below
 	young := writer(t, other, topic)
 	conn, err := old.connect(t.Context())
 	if err != nil {
@@ -252,8 +254,9 @@ func TestStreamZombie(t *testing.T) {
 
 // TestStreamOldStore: the cursor store is put back to an older state, or is lost. Records come twice then, and none is
 // taken for one that the stream has.
-func TestStreamOldStore(t *testing.T) {
-	c := parse(t, address(t, "FERRY_TEST_RABBITMQ_STREAM"))
+func TestStreamOldStore(t *testing.T) { streamBrokers(t, testStreamOldStore) }
+
+func testStreamOldStore(t *testing.T, c Config) {
 	cursors := newStore()
 	q := openStream(t, c, cursors)
 	topic := name(t, "old")
@@ -295,8 +298,9 @@ func TestStreamOldStore(t *testing.T) {
 }
 
 // TestStreamLateWrite: a write to the cursor store that was given up for lost comes through after all.
-func TestStreamLateWrite(t *testing.T) {
-	c := parse(t, address(t, "FERRY_TEST_RABBITMQ_STREAM"))
+func TestStreamLateWrite(t *testing.T) { streamBrokers(t, testStreamLateWrite) }
+
+func testStreamLateWrite(t *testing.T, c Config) {
 	for fail := 1; fail <= 4; fail++ { // the n-th write: plan or cursor, of the first or second commit
 		for _, late := range []bool{false, true} {
 			s := &lateStore{store: newStore()}
