@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 // Package brokers tests scripts/brokers on the broker that starts quickest, in a folder of its own.
 package brokers

@@ -14,14 +14,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// bin is ferry, built once.
+// bin is ferry, built once, when there is a broker to run it against.
 var bin string
 
 func TestMain(m *testing.M) {
+	if !slices.ContainsFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "FERRY_TEST_") }) {
+		os.Exit(m.Run())
+	}
 	dir, err := os.MkdirTemp("", "ferry-interop")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
