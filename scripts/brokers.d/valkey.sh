@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Valkey, which has WAITAOF (Redis has it from 7.2 on; Debian's is older). The Python package is only the wrapping.
+# Valkey, which has WAITAOF (Redis has it from 7.2 on; Debian's is older). The Python package is only the wrapping, and
+# wants Python 3.11.
 source "$here/lib/redis.bash"
 
 install() {

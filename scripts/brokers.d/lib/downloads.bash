@@ -5,7 +5,7 @@
 debian() {
   (
     exec 9>"$state/locks/debian"
-    if command -v flock >/dev/null; then flock 9; fi
+    flock 9
     "$root/scripts/debian" "$@"
   )
 }
@@ -30,7 +30,7 @@ jars() {
   (
     mkdir -p "$state/dist"
     exec 9>"$state/locks/jars-$1"
-    if command -v flock >/dev/null; then flock 9; fi
+    flock 9
     fetched "$into" "$pom" && exit 0
     rm -rf "$into"
     mvn -q -B -f "$pom" dependency:copy-dependencies -DoutputDirectory="$into"
@@ -46,7 +46,7 @@ python() {
   (
     mkdir -p "$state/dist"
     exec 9>"$state/locks/python-$1"
-    if command -v flock >/dev/null; then flock 9; fi
+    flock 9
     fetched "$into" "$requirements" && exit 0
     rm -rf "$into"
     python3 -m venv "$into"

@@ -11,7 +11,7 @@ port() {
   fi
   (
     exec 9>"$state/locks/ports"
-    if command -v flock >/dev/null; then flock 9; fi
+    flock 9
     found=$(port_kept "$1") # somebody may have been quicker
     while [[ -z $found ]]; do
       found=$((20000 + RANDOM % 10000))
@@ -46,7 +46,7 @@ certificates() {
   tls=$state/tls
   (
     exec 9>"$state/locks/tls"
-    if command -v flock >/dev/null; then flock 9; fi
+    flock 9
     [[ ! -e $tls/done ]] || exit 0
     command -v openssl >/dev/null || debian openssl
     umask 077

@@ -24,17 +24,13 @@ said() {
 
 remember() { echo "$2 $(born "$2")" >"$folder/$1/pid"; }
 
-# born PID: when the process was started, as one word; nothing when it has ended.
+# born PID: when the process was started, in clock ticks since the machine was; nothing when it has ended.
 born() {
-  if [[ -d /proc/self ]]; then
-    local line fields
-    { line=$(<"/proc/$1/stat"); } 2>/dev/null || return 0
-    # The name in parentheses may hold anything; behind it the fields are plain, from the third on.
-    read -ra fields <<<"${line##*) }"
-    [[ ${fields[0]} == Z ]] || echo "${fields[19]}"
-  else
-    ps -o lstart= -p "$1" | tr -s ' ' _ || true
-  fi
+  local line fields
+  { line=$(<"/proc/$1/stat"); } 2>/dev/null || return 0
+  # The name in parentheses may hold anything; behind it the fields are plain, from the third on (proc_pid_stat(5)).
+  read -ra fields <<<"${line##*) }"
+  [[ ${fields[0]} == Z ]] || echo "${fields[19]}"
 }
 
 pid_of() { cut -d ' ' -f 1 "$folder/$1/pid"; }
