@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/url"
 	"strings"
 	"time"
 
@@ -25,9 +24,15 @@ type Config struct {
 
 	// Servers are nats:// or tls:// addresses, separated by commas, used when Connect is nil.
 	Servers string
-	// Creds is the path of a credentials file, CA of a PEM file with the authority that signed the server's
-	// certificate, Cert and Key of a client certificate. All may be empty.
-	Creds, CA, Cert, Key string
+	// User and Password log in to every server; without a password User is a token. Creds is the path of a credentials
+	// file (JWT and seed), NKey of a file with a seed, CA of a PEM file with the authority that signed the server's
+	// certificate, Cert and Key of a client certificate. ServerName is the name in the server's certificate where it is
+	// not the host's. All may be empty.
+	User                                   string
+	Password                               config.Secret
+	Creds, NKey, CA, Cert, Key, ServerName string
+	// HandshakeFirst begins with TLS instead of with NATS's own greeting, for servers with handshake_first.
+	HandshakeFirst bool
 	// DialContext makes the connections to Servers. Nil: the net package.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Domain is the JetStream domain, or empty.
@@ -96,7 +101,7 @@ func (c Config) withDefaults() (Config, error) {
 
 // ParseURL reads `embedded:?listen=127.0.0.1:4222&max_age=7d&max_bytes=10GiB` and
 // `nats://host1,host2?replicas=3&creds=/run/secrets/nats.creds`. Parameters that it does not know are errors. No
-// error shows a login (invariant 8).
+// error shows a login (invariant 8). The first host that answers is used, and the servers that it tells of.
 func ParseURL(u config.URL) (Config, error) {
 	scheme, address, query, err := queueurl.Split(u)
 	if err != nil {
@@ -116,14 +121,15 @@ func ParseURL(u config.URL) (Config, error) {
 		c.Embedded, c.Create = true, true
 		known["listen"], known["cache"] = queueurl.Text(&c.Listen), cacheSize(&c.Cache)
 	case "nats", "tls":
-		if c.Servers, err = servers(scheme, address); err != nil {
-			return c, err
-		}
 		maps.Copy(known, queueurl.Parameters{
 			"ca": queueurl.File(&c.CA), "cert": queueurl.File(&c.Cert), "key": queueurl.File(&c.Key),
-			"creds": queueurl.File(&c.Creds), "domain": queueurl.Text(&c.Domain), "replicas": queueurl.Int(&c.Replicas, 1, 5),
+			"creds": queueurl.File(&c.Creds), "domain": queueurl.Text(&c.Domain),
+			"handshake_first": queueurl.Bool(&c.HandshakeFirst), "nkey": queueurl.File(&c.NKey),
+			"replicas": queueurl.Int(&c.Replicas, 1, 5), "server_name": queueurl.Text(&c.ServerName),
 			"timeout": queueurl.Duration(&c.Timeout),
 		})
+		a, err := queueurl.Parse(u, known)
+		return c.at(a, err, storage == "memory")
 	default:
 		return c, fmt.Errorf("queue URL: scheme %q is not of NATS, want embedded: or nats://host", scheme)
 	}
@@ -144,21 +150,29 @@ func cacheSize(into *int64) func(string) error {
 	}
 }
 
-// servers checks host1:4222,user:password@host2 and gives each its scheme.
-func servers(scheme, address string) (string, error) {
-	address, ok := strings.CutPrefix(address, "//")
-	address = strings.TrimSuffix(address, "/")
-	if !ok || address == "" {
-		return "", fmt.Errorf("queue URL: no host, want %s://host1,host2", scheme)
+// at completes a configuration by the address of its servers.
+func (c Config) at(a queueurl.Address, err error, memory bool) (Config, error) {
+	errs := []error{err}
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("queue URL: "+format, args...)) }
+	switch {
+	case err != nil:
+	case len(a.Hosts) == 0:
+		bad("no host, want %s://host1,host2", a.Scheme)
+	case a.Path != "":
+		bad("nothing may follow the hosts, want %s://host1,host2; a JetStream domain is the parameter domain", a.Scheme)
+	case strings.Contains(string(a.Password), ",") && strings.Contains(string(a.Password), "@"):
+		bad("all servers share one login, want %s://user:password@host1,host2; an @ that belongs to it is written as %%40", a.Scheme)
 	}
-	var all []string
-	for part := range strings.SplitSeq(address, ",") {
-		// A login given once holds for every server.
-		parsed, err := url.Parse(scheme + "://" + part)
-		if err != nil || parsed.Hostname() == "" || parsed.Path != "" {
-			return "", fmt.Errorf("queue URL: a host cannot be read, want %s://host1,host2", scheme)
-		}
-		all = append(all, parsed.String())
+	switch {
+	case (c.Cert == "") != (c.Key == ""):
+		bad("the parameters cert and key belong together: the client's certificate and its private key")
+	case c.Creds != "" && c.NKey != "", a.User != "" && (c.Creds != "" || c.NKey != ""):
+		bad("give one login: user and password, a token, creds or nkey")
 	}
-	return strings.Join(all, ","), nil
+	c.User, c.Password, c.Memory = a.User, a.Password, memory
+	for i, host := range a.Hosts {
+		a.Hosts[i] = a.Scheme + "://" + host
+	}
+	c.Servers = strings.Join(a.Hosts, ",")
+	return c, errors.Join(errs...)
 }

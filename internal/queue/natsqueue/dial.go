@@ -2,6 +2,8 @@ package natsqueue
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"ferry/internal/queue"
+	"ferry/internal/retry"
 )
 
 // Dial connects to the servers of c with its login, for what lies beside the queue on the same servers (the state
@@ -21,13 +24,12 @@ func (c Config) Dial(ctx context.Context) (*nats.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
-	opts := append([]nats.Option{
+	nc, err := nats.Connect(c.Servers, append([]nats.Option{
 		nats.Name("ferry"), nats.MaxReconnects(-1), nats.Timeout(c.Timeout),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default prints to stderr
-	}, c.login()...)
-	nc, err := nats.Connect(c.Servers, opts...)
+	}, c.login()...)...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: connect to NATS: %w", queue.ErrUnavailable, err)
+		return nil, refused("connect to NATS", err)
 	}
 	return nc, nil
 }
@@ -44,14 +46,24 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 	return d.dial(ctx, network, address)
 }
 
-// login is how the connections to Servers are made and who makes them.
+// login is how the connections to Servers are made, and who makes them.
 func (c Config) login() []nats.Option {
 	var opts []nats.Option
 	if c.DialContext != nil {
 		opts = append(opts, nats.SetCustomDialer(dialer{c.DialContext, c.Timeout}))
 	}
-	if c.Creds != "" {
+	switch {
+	case c.Creds != "":
 		opts = append(opts, nats.UserCredentials(c.Creds))
+	case c.NKey != "":
+		opts = append(opts, nkey(c.NKey))
+	case c.Password != "":
+		opts = append(opts, nats.UserInfo(c.User, string(c.Password)))
+	case c.User != "":
+		opts = append(opts, nats.Token(c.User))
+	}
+	if c.ServerName != "" {
+		opts = append(opts, nats.Secure(&tls.Config{ServerName: c.ServerName, MinVersion: tls.VersionTLS12}))
 	}
 	if c.CA != "" {
 		opts = append(opts, nats.RootCAs(c.CA))
@@ -59,5 +71,40 @@ func (c Config) login() []nats.Option {
 	if c.Cert != "" {
 		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
 	}
+	if c.HandshakeFirst {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
 	return opts
+}
+
+// nkey logs in by a seed; the library's own option reads the file too early to say why it cannot.
+func nkey(file string) nats.Option {
+	return func(o *nats.Options) error {
+		opt, err := nats.NkeyOptionFromSeed(file)
+		if err != nil {
+			return fmt.Errorf("read nkey of %s: %w", file, err)
+		}
+		return opt(o)
+	}
+}
+
+// refused sorts what may be said when a connection is made: what is wrong with the login or the certificates stays
+// wrong until somebody mends it. Anything else may clear by itself.
+func refused(what string, err error) error {
+	var unverified *tls.CertificateVerificationError
+	var denied *net.OpError
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
+		errors.Is(err, nats.ErrNkeysNotSupported):
+		return retry.Permanent(fmt.Errorf("%s: %w (is the login in the queue's URL right?)", what, err))
+	case errors.As(err, &unverified):
+		return retry.Permanent(fmt.Errorf("%s: %w (the parameter ca names the authority's certificate, server_name the name in the server's own)", what, err))
+	case errors.As(err, &denied) && denied.Op == "remote error":
+		return retry.Permanent(fmt.Errorf("%s: %w (the server asks for a client certificate: the parameters cert and key)", what, err))
+	case errors.Is(err, nats.ErrSecureConnRequired):
+		return retry.Permanent(fmt.Errorf("%s: %w (write tls:// instead of nats://)", what, err))
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return retry.Permanent(fmt.Errorf("%s: %w (write nats:// instead of tls://, and no ca, cert or server_name)", what, err))
+	}
+	return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
 }

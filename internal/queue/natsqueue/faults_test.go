@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"ferry/internal/config"
 	"ferry/internal/embedded"
 	"ferry/internal/queue"
@@ -81,24 +83,29 @@ func scripted(verb, name string) func(t testing.TB) {
 }
 
 // TestServer runs the suite and the faults against a nats-server of its own process, which is killed too.
-func TestServer(t *testing.T) {
-	c := realServer(t, "FERRY_TEST_NATS", "nats")
+func TestServer(t *testing.T) { onServer(t, "FERRY_TEST_NATS", "nats", queue.ExactlyOnce) }
+
+// TestOldServer does the same with a server from before atomic batches.
+func TestOldServer(t *testing.T) { onServer(t, "FERRY_TEST_NATS211", "nats211", queue.Deduplicated) }
+
+func onServer(t *testing.T, variable, name string, tier queue.Tier) {
+	c := realServer(t, variable, name)
 	c.Redelivery = redelivery
 	queuetest.Run(t, queuetest.Harness{
 		Open:       func(t testing.TB) queue.Queue { return open(t, c) },
-		Restart:    scripted("restart", "nats"),
+		Restart:    scripted("restart", name),
 		Redelivery: redelivery,
 	})
 	queuetest.RunFaults(t, queuetest.FaultHarness{
-		Tier:   queue.ExactlyOnce,
+		Tier:   tier,
 		Open:   func(t testing.TB, n *queuetest.Network) queue.Queue { return throughNetwork(t, c, n) },
 		Direct: func(t testing.TB) queue.Queue { return open(t, c) },
-		Stop:   scripted("stop", "nats"), Kill: scripted("kill", "nats"), Start: scripted("start", "nats"),
+		Stop:   scripted("stop", name), Kill: scripted("kill", name), Start: scripted("start", name),
 	})
 }
 
-// TestCluster runs the suite and the faults against three nodes. The node that is killed leads the topic or follows,
-// as it comes.
+// TestCluster runs the suite and the faults against three nodes: all of them stopped and killed, and the one that leads
+// the topic.
 func TestCluster(t *testing.T) {
 	c := realServer(t, "FERRY_TEST_NATS3", "nats3")
 	c.Redelivery = redelivery
@@ -106,10 +113,43 @@ func TestCluster(t *testing.T) {
 		Open:       func(t testing.TB) queue.Queue { return open(t, c) },
 		Redelivery: redelivery,
 	})
-	queuetest.RunFaults(t, queuetest.FaultHarness{
+	h := queuetest.FaultHarness{
 		Tier:   queue.ExactlyOnce,
 		Open:   func(t testing.TB, n *queuetest.Network) queue.Queue { return throughNetwork(t, c, n) },
 		Direct: func(t testing.TB) queue.Queue { return open(t, c) },
-		Stop:   scripted("stop", "nats3"), Kill: scripted("kill", "nats3"), Start: scripted("start", "nats3"),
+	}
+	t.Run("all nodes", func(t *testing.T) {
+		h.Stop, h.Kill, h.Start = scripted("stop", "nats3"), scripted("kill", "nats3"), scripted("start", "nats3")
+		queuetest.RunFaults(t, h)
 	})
+	t.Run("the leader", func(t *testing.T) {
+		var leader string
+		end := func(verb string) func(t testing.TB) {
+			return func(t testing.TB) {
+				leader = leaderOfNewest(t, c)
+				t.Logf("%s %s", verb, leader)
+				scripted(verb, leader)(t)
+			}
+		}
+		h.Stop, h.Kill = end("stop"), end("kill")
+		h.Start = func(t testing.TB) { scripted("start", leader)(t) }
+		queuetest.RunFaults(t, h)
+	})
+}
+
+// leaderOfNewest tells which node leads the stream that was made last; the nodes are called as scripts/brokers calls
+// them.
+func leaderOfNewest(t testing.TB, c Config) string {
+	t.Helper()
+	all := open(t, c).js.ListStreams(t.Context())
+	var newest *jetstream.StreamInfo
+	for info := range all.Info() {
+		if newest == nil || info.Created.After(newest.Created) {
+			newest = info
+		}
+	}
+	if err := all.Err(); err != nil || newest == nil || newest.Cluster == nil || newest.Cluster.Leader == "" {
+		t.Fatalf("no leader of the newest stream: %v %+v", err, newest)
+	}
+	return newest.Cluster.Leader
 }

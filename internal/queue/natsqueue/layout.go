@@ -121,29 +121,41 @@ func orUnlimited(n int64) int64 {
 
 // Prepare implements queue.Preparer. Topics of the embedded server are made by their first record.
 func (q *Queue) Prepare(ctx context.Context, names ...string) error {
+	var missing []string
 	var errs []error
 	for _, name := range names {
 		t, err := q.enterTopic(name)
 		if errors.Is(err, queue.ErrClosed) {
 			return err
 		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
+		if err == nil {
+			if !q.cfg.Embedded || !q.cfg.Create {
+				_, err = q.ensure(ctx, t, true)
+			}
+			q.busy.Done()
 		}
-		if !q.cfg.Embedded {
-			_, err = q.ensure(ctx, t, true)
-		}
-		q.busy.Done()
 		switch {
 		case err == nil:
 		case errors.Is(err, queue.ErrNoTopic):
+			missing = append(missing, t.base)
+		case retry.IsPermanent(err):
 			errs = append(errs, err)
 		default:
 			return err
 		}
 	}
+	if missing != nil {
+		errs = append(errs, noTopic(missing...))
+	}
 	return retry.Permanent(errors.Join(errs...))
+}
+
+func noTopic(names ...string) error {
+	what := "make its stream first, or let ferry make it"
+	if len(names) > 1 {
+		what = "make their streams first, or let ferry make them"
+	}
+	return fmt.Errorf("%w: %s; %s: create=true in the queue's URL", queue.ErrNoTopic, strings.Join(names, ", "), what)
 }
 
 // ensure finds the topic's stream, or makes it when create is true and the configuration allows it. What it found is
@@ -164,13 +176,13 @@ func (q *Queue) ensure(ctx context.Context, t topic, create bool) (*channel, err
 	}
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
-	found, err := q.js.Stream(ctx, t.stream())
+	found, err := q.stream(ctx, t)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if !create {
 			return nil, fmt.Errorf("%w: %s", queue.ErrNoTopic, t.name)
 		}
 		if !q.cfg.Create {
-			return nil, retry.Permanent(fmt.Errorf("%w: %s; make its stream first, or let ferry make it: create=true in the queue's URL", queue.ErrNoTopic, t.name))
+			return nil, retry.Permanent(noTopic(t.name))
 		}
 		found, err = q.makeStream(ctx, t)
 	}
@@ -212,7 +224,7 @@ func (q *Queue) makeStream(ctx context.Context, t topic) (jetstream.Stream, erro
 		return nil, retry.Permanent(fmt.Errorf("another stream of this NATS server has a subject of topic %q already; choose another topic, or take the subject out of that stream", t.base))
 	}
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return q.js.Stream(ctx, t.stream()) // another instance was quicker, perhaps with other limits
+		return q.stream(ctx, t) // another instance was quicker, perhaps with other limits
 	}
 	return found, err
 }

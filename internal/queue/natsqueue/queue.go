@@ -37,6 +37,8 @@ type Queue struct {
 	id      string // of this connection, random: prefix of batch ids and of writers' names
 	counter atomic.Uint64
 
+	denied atomic.Pointer[error] // what the server did not allow last
+
 	mu       sync.Mutex
 	channels map[string]*channel // by topic.base
 	line     context.Context     // ends with the connection; replaced by the next one
@@ -92,7 +94,12 @@ func (q *Queue) connect(ctx context.Context) error {
 		// A batch half sent before a reconnect and half after it is no batch: fail at once instead of buffering.
 		nats.ReconnectBufSize(-1),
 		nats.MaxReconnects(-1),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default prints to stderr
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { // the default prints to stderr
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				err = fmt.Errorf("%w (this login needs the subjects $JS.API.>, _INBOX.>, ferry.cursor.> and the topics)", err)
+				q.denied.Store(&err)
+			}
+		}),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { q.lost() }),
 	}
 	if dial == nil {
@@ -138,7 +145,7 @@ func (q *Queue) connect(ctx context.Context) error {
 func (q *Queue) discover(ctx context.Context) error {
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
-	if _, err := q.js.AccountInfo(ctx); err != nil {
+	if _, err := ask(ctx, q.js.AccountInfo); err != nil {
 		return q.mapError(ctx, "ask NATS for JetStream", err)
 	}
 	version := q.nc.ConnectedServerVersion()
@@ -340,15 +347,16 @@ func (q *Queue) mapError(ctx context.Context, what string, err error) error {
 			return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
 		}
 		return retry.Permanent(fmt.Errorf("%s: %w", what, err))
-	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
-		return retry.Permanent(fmt.Errorf("%s: %w (is the login in the queue's URL right?)", what, err))
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil && !errors.Is(context.Cause(ctx), errLost):
 		return fmt.Errorf("%s: %w", what, context.Cause(ctx)) // the caller's own wish
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		err = errLost
 	}
-	// Timeouts, lost connections, nobody listening.
-	return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
+	if denied := q.denied.Load(); denied != nil && errors.Is(err, context.DeadlineExceeded) {
+		// The server does not answer what it does not allow; it says so beside.
+		return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, *denied)
+	}
+	return refused(what, err) // timeouts, lost connections, nobody listening, logins
 }
 
 // isFull tells a full topic or disk from other failures of the store; the server says so only in words.

@@ -130,7 +130,7 @@ func (q *Queue) fromEnd(ctx context.Context, t topic, n uint64) (uint64, error) 
 
 // last gives the topic's newest record, nil when it has none.
 func (q *Queue) last(ctx context.Context, t topic) (*jetstream.RawStreamMsg, error) {
-	s, err := q.js.Stream(ctx, t.stream())
+	s, err := q.stream(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -332,7 +332,7 @@ func (q *Queue) Stats(ctx context.Context, name string) (queue.Stats, error) {
 
 func (q *Queue) stats(ctx context.Context, t topic) (queue.Stats, error) {
 	var st queue.Stats
-	s, err := q.js.Stream(ctx, t.stream())
+	s, err := q.stream(ctx, t)
 	if err != nil {
 		return st, err
 	}

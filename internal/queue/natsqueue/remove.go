@@ -16,7 +16,7 @@ func (q *Queue) Remove(ctx context.Context, name string, positions ...int64) err
 		return err
 	}
 	defer q.busy.Done()
-	s, err := q.js.Stream(ctx, t.stream())
+	s, err := q.stream(ctx, t)
 	if err != nil {
 		return q.readFailure(ctx, ch, t, err)
 	}

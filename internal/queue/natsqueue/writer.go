@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -28,11 +29,13 @@ type saved struct {
 func (q *Queue) readCursor(ctx context.Context, t topic, pipeline string) (saved, error) {
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
-	ask, err := json.Marshal(map[string]string{"last_by_subj": t.cursor(pipeline)})
+	which, err := json.Marshal(map[string]string{"last_by_subj": t.cursor(pipeline)})
 	if err != nil {
 		return saved{}, err
 	}
-	answer, err := q.nc.RequestWithContext(ctx, q.apiPrefix()+"STREAM.MSG.GET."+t.stream(), ask)
+	answer, err := ask(ctx, func(ctx context.Context) (*nats.Msg, error) {
+		return q.nc.RequestWithContext(ctx, q.apiPrefix()+"STREAM.MSG.GET."+t.stream(), which)
+	})
 	if err != nil {
 		return saved{}, q.mapError(ctx, "read cursor of "+pipeline, err)
 	}
@@ -133,7 +136,7 @@ func (q *Queue) OpenWriter(ctx context.Context, pipeline, name string) (queue.Wr
 	w := &writer{q: q, ch: ch, topic: t, pipeline: pipeline, name: q.token()}
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
-	for { // again while the writer before commits in between; the context ends it
+	for try := 1; ; try++ { // again while the writer before commits in between; the context ends it
 		last, err := q.readCursor(ctx, t, pipeline)
 		if err != nil {
 			return nil, err
@@ -149,8 +152,15 @@ func (q *Queue) OpenWriter(ctx context.Context, pipeline, name string) (queue.Wr
 		case !isConflict(err):
 			return nil, w.failure(ctx, "claim pipeline "+pipeline, err)
 		}
+		if serr := retry.Sleep(ctx, contended.Wait(try)); serr != nil {
+			return nil, w.failure(ctx, "claim pipeline "+pipeline, err)
+		}
 	}
 }
+
+// contended is the patience with another write of the same cursor that a cluster is still agreeing on. Who asked again
+// at once would only keep the leader from it.
+var contended = retry.Policy{Base: 5 * time.Millisecond, Max: 200 * time.Millisecond}
 
 // writer commits for one run. It belongs to one goroutine.
 type writer struct {
@@ -217,16 +227,21 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 		w.unknown = &attempt{w.q.token(), bytes.Clone(next), len(b.Records), len(b.Dead)}
 	}
 	seq, err := w.send(ctx, b, next)
-	if isConflict(err) {
-		// Either an earlier try of this commit came through after all, or someone else has claimed the pipeline.
+	for try, end := 1, time.Now().Add(w.q.cfg.Timeout); isConflict(err); try++ {
+		// Either an earlier try of this commit came through after all, or someone else has claimed the pipeline, or one of
+		// these is about to be decided, and nothing of this try is written.
 		written, ferr := w.find(ctx)
-		switch {
-		case ferr != nil:
+		if ferr != nil {
 			return ferr
-		case !written:
-			return w.failure(ctx, "commit", err)
 		}
-		seq, err = w.seq, nil
+		if written {
+			seq, err = w.seq, nil
+			break
+		}
+		if time.Now().After(end) || retry.Sleep(ctx, contended.Wait(try)) != nil {
+			break
+		}
+		seq, err = w.send(ctx, b, next)
 	}
 	if err != nil {
 		return w.failure(ctx, "commit", err)

@@ -327,8 +327,8 @@ func (f *faults) judge() {
 	for i := range faultRecords {
 		place[rec(f.topic, i).ID] = i
 	}
-	var read, doubled, late int
-	seen, next := make(map[string]bool, faultRecords), 0
+	var read, doubled, late, next int
+	seen := make(map[string]bool, faultRecords)
 	take := func(r record.Record) {
 		read++
 		i, ours := place[r.ID]
@@ -347,20 +347,19 @@ func (f *faults) judge() {
 		}
 		next = max(next, i+1)
 	}
-	if f.h.Lacks.Browse {
-		// What is in flight from a broken connection may come later.
-		for end := time.Now().Add(40 * time.Second); ; {
-			got := f.all(direct, f.topic)
-			for _, r := range got {
-				take(r)
-			}
-			if len(got) == 0 && (len(seen) == faultRecords || time.Now().After(end)) {
-				break
-			}
+	// Reading may lag behind what is confirmed, and what a broken connection had taken comes again only later.
+	for end := time.Now().Add(min(40*time.Second, f.h.patience/3)); ; f.wait(50 * time.Millisecond) {
+		if !f.h.Lacks.Browse {
+			read, doubled, late, next = 0, 0, 0, 0
+			clear(seen)
 		}
-	} else {
-		for _, r := range f.all(direct, f.topic) {
+		got := f.all(direct, f.topic)
+		for _, r := range got {
 			take(r)
+		}
+		whole := len(seen) == faultRecords && (len(got) == 0 || !f.h.Lacks.Browse)
+		if whole || time.Now().After(end) {
+			break
 		}
 	}
 	lost := faultRecords - len(seen)

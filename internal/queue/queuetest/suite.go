@@ -37,6 +37,7 @@ type Lacks struct {
 	Order        bool // records are handed out in no certain order
 	Ahead        bool // nothing is handed out behind a record that is not acknowledged yet
 	Receive      bool // records can only be browsed
+	Kept         bool // an acknowledged record is gone, and not seen by browsing any more
 	Travel       bool // a receipt is good only on the instance that received
 	Stats        bool // counts are estimates
 	UnknownTopic bool // topics need not exist to be read
