@@ -88,18 +88,21 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
+func bareMessage(topic string, r *record.Record) *kgo.Record {
+	m := &kgo.Record{Topic: topic, Key: []byte(r.Key), Value: r.Data, Headers: []kgo.RecordHeader{{Key: record.HeaderID, Value: []byte(r.ID)}}}
+	for _, h := range r.Headers {
+		m.Headers = append(m.Headers, kgo.RecordHeader{Key: h.Name, Value: []byte(h.Value)})
+	}
+	return m
+}
+
 func bareCommit(b *testing.B, cl *kgo.Client, topic, cursors string, batch []record.Record) error {
 	if err := cl.BeginTransaction(); err != nil {
 		return err
 	}
 	all := make([]*kgo.Record, 0, len(batch)+1)
 	for i := range batch {
-		r := &batch[i]
-		m := &kgo.Record{Topic: topic, Key: []byte(r.Key), Value: r.Data, Headers: []kgo.RecordHeader{{Key: record.HeaderID, Value: []byte(r.ID)}}}
-		for _, h := range r.Headers {
-			m.Headers = append(m.Headers, kgo.RecordHeader{Key: h.Name, Value: []byte(h.Value)})
-		}
-		all = append(all, m)
+		all = append(all, bareMessage(topic, &batch[i]))
 	}
 	all = append(all, &kgo.Record{Topic: cursors, Key: []byte(topic + "/bare"), Value: []byte("x")})
 	if err := cl.ProduceSync(b.Context(), all...).FirstErr(); err != nil {
@@ -128,8 +131,7 @@ func BenchmarkPublish(b *testing.B) {
 			defer cl.Close()
 			r := &batch[0]
 			inParallel(b, callers, func() error {
-				m := &kgo.Record{Topic: topic, Key: []byte(r.Key), Value: r.Data, Headers: []kgo.RecordHeader{{Key: record.HeaderID, Value: []byte(r.ID)}}}
-				return cl.ProduceSync(b.Context(), m).FirstErr()
+				return cl.ProduceSync(b.Context(), bareMessage(topic, r)).FirstErr()
 			})
 		})
 	}

@@ -159,15 +159,15 @@ func (q *Queue) create(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		configs := map[string]*string{}
 		if q.cfg.MinInSync > 0 {
-			configs["min.insync.replicas"] = kadm.StringPtr(strconv.Itoa(q.cfg.MinInSync))
+			configs["min.insync.replicas"] = new(strconv.Itoa(q.cfg.MinInSync))
 		}
 		partitions := int32(q.cfg.Partitions)
 		if name == q.cfg.Cursors {
 			// Small segments, for only what lies before the last one is compacted. One partition is enough: it takes
 			// one small record a commit.
 			partitions = 1
-			configs["cleanup.policy"] = kadm.StringPtr("compact")
-			configs["segment.bytes"] = kadm.StringPtr(strconv.Itoa(64 << 20))
+			configs["cleanup.policy"] = new("compact")
+			configs["segment.bytes"] = new(strconv.Itoa(64 << 20))
 		}
 		r, err := q.adm.CreateTopic(ctx, partitions, number(q.cfg.Replication), configs, name)
 		if name == q.cfg.Cursors && (errors.Is(err, kerr.InvalidConfig) || errors.Is(err, kerr.PolicyViolation)) {
