@@ -17,7 +17,7 @@ address() { echo "127.0.0.1:$(port amqp)"; }
 # What it said when it was started.
 servicebus_connection() { sed -n 's/^{"connection_string":"\(.*\)"}$/\1/p' "$folder/servicebus/log" | tail -n 1; }
 
-url() { echo "azservicebus:?connection_string=$(percent_encode "$(servicebus_connection)")&create=true"; }
+url() { echo "azservicebus:?connection_string=$(percent_encode "$(servicebus_connection)")&create=true&management=$(address)"; }
 
 variables() { echo "FERRY_TEST_SERVICEBUS=$(url)"; }
 
