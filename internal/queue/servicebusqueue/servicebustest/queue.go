@@ -301,15 +301,17 @@ func (q *queue) expire(now time.Time) {
 	}
 }
 
-// leaveSession gives back what the owner of a session had locked.
+// leaveSession gives back what the owner of a session had locked. It counts as a delivery, whether the lock has ended
+// or the session was closed.
 func (q *queue) leaveSession(l *lane) {
+	owner := l.owner
+	l.owner = nil
 	for _, m := range q.locked {
-		if m.holder == l.owner {
+		if m.holder == owner {
 			q.unlock(m)
-			q.giveBack(m)
+			q.failed(m)
 		}
 	}
-	l.owner = nil
 }
 
 // forget lets go of a receiver. What it has locked stays locked until the lock ends, unless it had a session.

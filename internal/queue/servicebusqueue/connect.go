@@ -1,0 +1,222 @@
+package servicebusqueue
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
+	"golang.org/x/net/websocket"
+)
+
+// connection is one connection to the namespace, with the links on it. The SDK dials when it is first used, and mends
+// what it can; when it stays silent the connection is thrown away as a whole and the next call makes another.
+type connection struct {
+	client *azservicebus.Client
+
+	mu        sync.Mutex
+	senders   map[string]*azservicebus.Sender
+	receivers map[string]*receiver
+}
+
+// oneMore is how often the SDK tries again within a call: once, at once, which reopens links and connections that
+// Service Bus has closed for being idle. More patience is the caller's.
+var oneMore = azservicebus.RetryOptions{MaxRetries: 1, RetryDelay: 20 * time.Millisecond, MaxRetryDelay: 100 * time.Millisecond}
+
+func newConnection(cfg Config, identity azcore.TokenCredential) (*connection, error) {
+	options := &azservicebus.ClientOptions{ApplicationID: "ferry", RetryOptions: oneMore}
+	host, emulator := cfg.host()
+	options.NewWebSocketConn = func(ctx context.Context, args azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+		defer cancel()
+		switch {
+		case emulator:
+			return cfg.Dial(ctx, "tcp", withPort(host, "5672"))
+		case cfg.WebSocket:
+			return dialWebSocket(ctx, cfg, host, args.Host)
+		}
+		return dialTLS(ctx, cfg, host, "5671")
+	}
+	c := &connection{senders: make(map[string]*azservicebus.Sender), receivers: make(map[string]*receiver)}
+	var err error
+	if cfg.ConnectionString != "" {
+		c.client, err = azservicebus.NewClientFromConnectionString(cfg.ConnectionString.Reveal(), options)
+	} else {
+		c.client, err = azservicebus.NewClient(cfg.Namespace, identity, options)
+	}
+	return c, err
+}
+
+// identity is who logs in, nil with a connection string.
+func (c Config) identity() (azcore.TokenCredential, error) {
+	switch {
+	case c.ConnectionString != "":
+		return nil, nil
+	case c.credential != nil:
+		return c.credential, nil
+	case c.ClientID != "":
+		return azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ID: azidentity.ClientID(c.ClientID)})
+	}
+	return azidentity.NewDefaultAzureCredential(nil)
+}
+
+func withPort(host, port string) string {
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return host
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func dialTLS(ctx context.Context, cfg Config, host, port string) (net.Conn, error) {
+	address := withPort(host, port)
+	raw, err := cfg.Dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	name, _, _ := net.SplitHostPort(address)
+	conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name})
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// dialWebSocket carries AMQP over a WebSocket (subprotocol "amqp", OASIS AMQP over WebSocket binding).
+func dialWebSocket(ctx context.Context, cfg Config, host, address string) (net.Conn, error) {
+	raw, err := dialTLS(ctx, cfg, host, "443")
+	if err != nil {
+		return nil, err
+	}
+	return overWebSocket(ctx, raw, host, address)
+}
+
+func overWebSocket(ctx context.Context, raw net.Conn, host, address string) (net.Conn, error) {
+	w, err := websocket.NewConfig(address, "https://"+host)
+	if err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	w.Protocol = []string{"amqp"}
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() }) // the handshake knows no context
+	conn, err := websocket.NewClient(w, raw)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = raw.Close()
+		return nil, fmt.Errorf("open a WebSocket: %w", err)
+	}
+	conn.PayloadType = websocket.BinaryFrame
+	return conn, nil
+}
+
+// sender gives the one sender of a topic. It does not block: the link is made with the first message.
+func (c *connection) sender(topic string) (*azservicebus.Sender, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.senders[topic]; s != nil {
+		return s, nil
+	}
+	s, err := c.client.NewSender(topic, nil)
+	if err == nil {
+		c.senders[topic] = s
+	}
+	return s, err
+}
+
+// close lets go of everything, without waiting for the broker's goodbye any longer than the context says.
+func (c *connection) close(ctx context.Context) {
+	_ = c.client.Close(ctx) // what it could not say, the broker finds out by itself
+}
+
+// goodbye is how long closing a connection may take.
+const goodbye = 2 * time.Second
+
+// conn gives the present connection.
+func (q *Queue) conn() (*connection, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.now != nil {
+		return q.now, nil
+	}
+	c, err := newConnection(q.cfg, q.identity)
+	if err != nil {
+		return nil, mapError("connect to Service Bus", err)
+	}
+	q.now = c
+	return c, nil
+}
+
+// lose throws a connection away when the error says that it is lost, and not only that the caller's patience is over.
+// Others that are at work on it fail too; those after them use a new one.
+func (q *Queue) lose(ctx context.Context, c *connection, err error) {
+	if ctx.Err() != nil || !lost(err) {
+		return
+	}
+	q.mu.Lock()
+	if q.now != c {
+		q.mu.Unlock()
+		return
+	}
+	q.now = nil
+	q.mu.Unlock()
+	q.closing.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+		defer cancel()
+		c.close(ctx)
+	})
+}
+
+// newAdmin makes the client of the management calls. Its transport dials as the queue does.
+func newAdmin(cfg Config, identity azcore.TokenCredential) (*admin.Client, *http.Transport, error) {
+	transport := &http.Transport{
+		DialContext: cfg.Dial, TLSHandshakeTimeout: cfg.Timeout, ResponseHeaderTimeout: cfg.Timeout,
+		MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		Proxy:           http.ProxyFromEnvironment,
+	}
+	options := &admin.ClientOptions{ClientOptions: azcore.ClientOptions{
+		Retry:     policy.RetryOptions{MaxRetries: -1},
+		Telemetry: policy.TelemetryOptions{ApplicationID: "ferry"},
+		Transport: &http.Client{Transport: transport},
+	}}
+	if host, emulator := cfg.host(); emulator {
+		at := cfg.Management
+		if at == "" {
+			at = withPort(host, "5300")
+		}
+		options.Transport = &http.Client{Transport: plain{transport, at}}
+		transport.Proxy = nil
+	}
+	var c *admin.Client
+	var err error
+	if cfg.ConnectionString != "" {
+		c, err = admin.NewClientFromConnectionString(cfg.ConnectionString.Reveal(), options)
+	} else {
+		c, err = admin.NewClient(cfg.Namespace, identity, options)
+	}
+	return c, transport, err
+}
+
+// plain sends the management calls of an emulator to its address, without TLS.
+type plain struct {
+	next *http.Transport
+	host string
+}
+
+func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.URL = &url.URL{Scheme: "http", Host: p.host, Path: r.URL.Path, RawQuery: r.URL.RawQuery}
+	r.Host = p.host
+	return p.next.RoundTrip(r)
+}

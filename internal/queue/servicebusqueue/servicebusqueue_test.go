@@ -1,0 +1,153 @@
+package servicebusqueue
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"ferry/internal/config"
+	"ferry/internal/queue"
+	"ferry/internal/queue/queuetest"
+	"ferry/internal/queue/servicebusqueue/servicebustest"
+	"ferry/internal/record"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// store is a queue.CursorStore in memory.
+type store struct {
+	mu     sync.Mutex
+	values map[string][]byte
+	revs   map[string]uint64
+}
+
+func newStore() *store { return &store{values: make(map[string][]byte), revs: make(map[string]uint64)} }
+
+func (s *store) Get(_ context.Context, key string) ([]byte, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.values[key], s.revs[key], nil
+}
+
+func (s *store) Put(_ context.Context, key string, value []byte, rev uint64) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.revs[key] != rev {
+		return 0, queue.ErrConflict
+	}
+	s.values[key], s.revs[key] = value, rev+1
+	return rev + 1, nil
+}
+
+// serve starts a namespace of the test's own.
+func serve(t testing.TB, o servicebustest.Options) *servicebustest.Server {
+	t.Helper()
+	s, err := servicebustest.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func parse(t testing.TB, u string) Config {
+	t.Helper()
+	c, err := ParseURL(config.URL(u))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func open(t testing.TB, c Config) *Queue {
+	t.Helper()
+	q, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := q.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return q
+}
+
+// within bounds what a test waits for.
+func within(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func rec(id string) record.Record { return record.Record{ID: id, Data: []byte(`"` + id + `"`)} }
+
+func recs(ids ...string) []record.Record {
+	var all []record.Record
+	for _, id := range ids {
+		all = append(all, rec(id))
+	}
+	return all
+}
+
+const redelivery = 400 * time.Millisecond
+
+// lacks is what Service Bus cannot do by its nature.
+var lacks = queuetest.Lacks{
+	Kept:  true,
+	Stats: true, // where a queue ends cannot be asked for
+}
+
+func conformance(t *testing.T, s *servicebustest.Server, c Config, lacks queuetest.Lacks) {
+	c.Create, c.Redelivery = true, redelivery
+	if c.Session != byNone && c.Session != "" {
+		c.Redelivery = 4 * redelivery // a receive that looks for another session takes longer
+	}
+	store := newStore()
+	h := queuetest.Harness{
+		Open:       func(t testing.TB) queue.Queue { return queue.WithCursors(open(t, c), store) },
+		Redelivery: c.Redelivery,
+		Lacks:      lacks,
+	}
+	if s != nil {
+		h.Restart = func(t testing.TB) {
+			s.Stop()
+			if err := s.Resume(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	queuetest.Run(t, h)
+}
+
+func TestConformance(t *testing.T) {
+	s := serve(t, servicebustest.Options{})
+	conformance(t, s, parse(t, s.ConnectionString()), lacks)
+}
+
+// TestPremium: the same with the premium tier's larger messages.
+func TestPremium(t *testing.T) {
+	s := serve(t, servicebustest.Options{Tier: "Premium", MaxMessage: 1 << 20})
+	conformance(t, s, parse(t, s.ConnectionString()), lacks)
+}
+
+func TestSessions(t *testing.T) {
+	lacks := lacks
+	lacks.Browse = true // only session by session
+	lacks.Travel = true // the lock is the session's, and so the link's
+	s := serve(t, servicebustest.Options{})
+	conformance(t, s, parse(t, s.ConnectionString()+"?session=pipeline"), lacks)
+}
+
+// TestOutside is the suite against a server outside of this process.
+func TestOutside(t *testing.T) {
+	u := os.Getenv("FERRY_TEST_SERVICEBUS")
+	if u == "" {
+		t.Skip(`FERRY_TEST_SERVICEBUS is not set: start the server with scripts/brokers up servicebus; eval "$(scripts/brokers env)"`)
+	}
+	conformance(t, nil, parse(t, u), lacks)
+}
