@@ -25,6 +25,14 @@ func TestZombie(t *testing.T) {
 	queue := fmt.Sprintf("queue: nats://127.0.0.1:%d?create=true\n", port)
 
 	slow := newFolder(t, queue+strings.Replace(ordersConfig, "key: .id", "key: .id\n      rate: 40/s", 1))
+	heir := newFolder(t, queue+ordersConfig)
+	zombieAndHeir(t, slow, heir)
+	verifyOrders(t, heir)
+}
+
+// zombieAndHeir stops a run out of the folder slow, lets one out of heir finish, and wakes the first one up.
+func zombieAndHeir(t *testing.T, slow, heir string) {
+	t.Helper()
 	zombie := command(t.Context(), slow, "", "run", "orders", "--json")
 	var out, talk bytes.Buffer
 	zombie.Stdout, zombie.Stderr = &out, &talk
@@ -37,7 +45,6 @@ func TestZombie(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	heir := newFolder(t, queue+ordersConfig)
 	if pullOnce(t, heir, "", false) {
 		t.Fatal("the heir was killed")
 	}
@@ -53,7 +60,6 @@ func TestZombie(t *testing.T) {
 	if line.Published == 0 {
 		t.Error("the zombie was stopped before it had committed anything: the test shows nothing")
 	}
-	verifyOrders(t, heir)
 }
 
 func freePort(t *testing.T) int {
