@@ -16,6 +16,7 @@ import (
 	"ferry/internal/queue/natsqueue"
 	"ferry/internal/queue/rabbitqueue"
 	"ferry/internal/queue/redisqueue"
+	"ferry/internal/queue/servicebusqueue"
 	"ferry/internal/queue/sqsqueue"
 )
 
@@ -38,11 +39,21 @@ func queueOf(u config.URL) (opener, error) {
 	case s == "amqp" || s == "amqps":
 		c, err := rabbitqueue.ParseURL(u)
 		return func(ctx context.Context, a *App) (queue.Queue, error) {
-			return a.withCursors(rabbitqueue.Open(ctx, c))
+			q, err := rabbitqueue.Open(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			return q.WithCursors(cursors{a.store}), nil // streams have commits of their own
 		}, err
 	case s == "sqs" || sqsqueue.IsAddress(u):
 		c, err := sqsqueue.ParseURL(u)
 		return func(ctx context.Context, a *App) (queue.Queue, error) { return a.withCursors(sqsqueue.Open(ctx, c)) }, err
+	case servicebusqueue.IsAddress(u):
+		c, err := servicebusqueue.ParseURL(u)
+		return func(ctx context.Context, a *App) (queue.Queue, error) {
+			c.Topics = a.topics()
+			return a.withCursors(servicebusqueue.Open(ctx, c))
+		}, err
 	}
 	return nil, fmt.Errorf("queue URL: no queue is called %q; write embedded: or nats://, kafka://, amqp://, redis://, sqs:// or azservicebus:// (docs/queues.md)", s)
 }
