@@ -117,7 +117,7 @@ func ParseURL(u config.URL) (Config, error) {
 		"sentinel_user": queueurl.Text(&c.SentinelUser), "sentinel_password": queueurl.Secret(&c.SentinelPassword),
 		"ca": queueurl.File(&c.CA), "cert": queueurl.File(&c.Cert), "key": queueurl.File(&c.Key),
 		"create":  queueurl.Bool(&c.Create),
-		"max_len": queueurl.Int(&c.MaxLen, 1, math.MaxInt), "max_bytes": queueurl.Bytes(&c.MaxBytes),
+		"max_len": queueurl.Int(&c.MaxLen, 1, math.MaxInt), "max_bytes": streamBytes(&c.MaxBytes),
 		"wait":       queueurl.Int(&c.Wait, 0, 16),
 		"unsafe":     queueurl.Bool(&c.Unsafe),
 		"redelivery": atLeastMilli(&c.Redelivery), "timeout": atLeastMilli(&c.Timeout),
@@ -177,6 +177,19 @@ func atLeastMilli(into *time.Duration) func(string) error {
 		}
 		if *into < time.Millisecond {
 			return fmt.Errorf("%q is less than 1ms", value)
+		}
+		return nil
+	}
+}
+
+// streamBytes is a size of a stream that a few commits fit into.
+func streamBytes(into *int64) func(string) error {
+	return func(value string) error {
+		if err := queueurl.Bytes(into)(value); err != nil {
+			return err
+		}
+		if *into < 1<<20 {
+			return fmt.Errorf("%q is less than 1MiB", value)
 		}
 		return nil
 	}

@@ -68,6 +68,7 @@ func TestParseURLErrors(t *testing.T) {
 		"redis://h1?zzzzzzzzzz=7":     `queue URL: redis has no parameter "zzzzzzzzzz"; it knows ca, cert, create, key, master, max_bytes, max_len, mode, redelivery, sentinel_password, sentinel_user, timeout, unsafe, wait`,
 		"redis://h1?max_len=0":        `queue URL: parameter max_len: "0" is not a number from 1 to 9223372036854775807`,
 		"redis://h1?max_bytes=0":      `queue URL: parameter max_bytes: "0" is not above zero`,
+		"redis://h1?max_bytes=1KiB":   `queue URL: parameter max_bytes: "1KiB" is less than 1MiB`,
 		"redis://h1?wait=17":          `queue URL: parameter wait: "17" is not a number from 0 to 16`,
 		"redis://h1?timeout=0s":       `queue URL: parameter timeout: "0s" is not above zero`,
 		"redis://h1?redelivery=10us":  `queue URL: parameter redelivery: "10us" is less than 1ms`,

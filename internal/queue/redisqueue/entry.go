@@ -120,14 +120,14 @@ func answerOf(cmd *redis.Cmd) (any, error) {
 }
 
 // checkRecords finds the records that no entry can hold and adds them to failed, by index from first on.
-func checkRecords(batch []record.Record, failed map[int]error, first int) (bytes int, _ map[int]error) {
+func checkRecords(limit int, batch []record.Record, failed map[int]error, first int) (bytes int, _ map[int]error) {
 	for i := range batch {
 		size := batch[i].Size()
 		bytes += size
 		var err error
 		switch {
-		case size > recordBytes:
-			err = &queue.TooLargeError{Size: size, Limit: recordBytes}
+		case size > limit:
+			err = &queue.TooLargeError{Size: size, Limit: limit}
 		case len(batch[i].Headers) > maxHeaders:
 			err = fmt.Errorf("record has %d headers, over the queue's limit of %d", len(batch[i].Headers), maxHeaders)
 		default:

@@ -112,6 +112,9 @@ func TestLimits(t *testing.T) {
 
 		c.MaxLen, c.MaxBytes = 0, 100_000
 		q = open(t, c)
+		if l := q.Info().Limits; l.CommitBytes != 50_000 || l.RecordBytes != 50_000 {
+			t.Errorf("limits %+v, of which a topic of 100000 bytes could never take everything", l)
+		}
 		for done := 0; ; done++ {
 			err := q.Publish(ctx, "heavy", payload(10, 1000))
 			if err == nil && done < 20 {

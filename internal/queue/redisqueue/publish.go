@@ -25,7 +25,7 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 	if len(batch) == 0 {
 		return nil
 	}
-	_, failed := checkRecords(batch, nil, 0)
+	_, failed := checkRecords(q.info.Limits.RecordBytes, batch, nil, 0)
 	good := batch
 	if failed != nil {
 		good = make([]record.Record, 0, len(batch)-len(failed))
@@ -53,7 +53,7 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 func (q *Queue) chunk(batch []record.Record) (n, bytes int) {
 	for n < len(batch) && n < q.info.Limits.CommitRecords {
 		b := batch[n].Size()
-		if n > 0 && bytes+b > groupBytes {
+		if n > 0 && bytes+b > min(groupBytes, q.info.Limits.CommitBytes) {
 			break
 		}
 		bytes += b
@@ -149,7 +149,7 @@ func (g *gather) take() (calls []*call, records, bytes int) {
 	n := 0
 	for n < len(g.waiting) {
 		c := g.waiting[n]
-		if n > 0 && (records+len(c.records) > g.q.info.Limits.CommitRecords || bytes+c.bytes > groupBytes) {
+		if n > 0 && (records+len(c.records) > g.q.info.Limits.CommitRecords || bytes+c.bytes > min(groupBytes, g.q.info.Limits.CommitBytes)) {
 			break
 		}
 		records += len(c.records)

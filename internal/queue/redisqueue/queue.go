@@ -74,14 +74,22 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	}
 	q.confirm = q.server.confirmation(cfg)
 	q.info = queue.Info{
-		Name: "redis", Server: q.server.version, Tier: queue.ExactlyOnce, Note: q.server.note(cfg),
-		Limits: queue.Limits{CommitRecords: commitRecords, CommitBytes: commitBytes, RecordBytes: recordBytes},
-	}
-	// A batch that no empty stream could take would wait for ever.
-	if cfg.MaxLen > 0 {
-		q.info.Limits.CommitRecords = min(commitRecords, cfg.MaxLen)
+		Name: "redis", Server: q.server.version, Tier: queue.ExactlyOnce, Note: q.server.note(cfg), Limits: cfg.limits(),
 	}
 	return q, nil
+}
+
+// limits are those of ferry, and of the URL: what no empty stream could take would be tried for ever.
+func (c Config) limits() queue.Limits {
+	l := queue.Limits{CommitRecords: commitRecords, CommitBytes: commitBytes, RecordBytes: recordBytes}
+	if c.MaxLen > 0 {
+		l.CommitRecords = min(l.CommitRecords, c.MaxLen)
+	}
+	if c.MaxBytes > 0 { // what a stream weighs is more than what was put into it
+		l.CommitBytes = int(min(int64(l.CommitBytes), c.MaxBytes/2))
+		l.RecordBytes = min(l.RecordBytes, l.CommitBytes)
+	}
+	return l
 }
 
 // Info implements queue.Queue.
@@ -102,23 +110,36 @@ func (q *Queue) Ping(ctx context.Context) error {
 }
 
 func (q *Queue) ping(ctx context.Context) error {
-	err := q.masters(ctx, func(ctx context.Context, c *redis.Client) error {
-		// The command would enlarge memory, so the server refuses it whenever it would refuse a record; and it pushes to a
-		// list that is not there, so it does nothing.
-		err := c.LPushX(ctx, pingKey, "").Err()
-		if _, elsewhere := redis.IsMovedError(err); elsewhere { // answered by a cluster's other servers
-			err = c.Ping(ctx).Err()
-		}
-		return err
-	})
-	if err != nil {
+	if err := q.masters(ctx, func(ctx context.Context, c *redis.Client) error { return c.Ping(ctx).Err() }); err != nil {
 		q.moved(ctx)
 		return q.mapError("ask Redis", err)
+	}
+	for _, key := range q.pingKeys() {
+		// The command would enlarge memory, so the server refuses it whenever it would refuse a record; and it pushes to a
+		// list that is not there, so it does nothing.
+		err := q.on(ctx, key, func(c *redis.Client) error { return c.LPushX(ctx, key, "").Err() })
+		if err != nil {
+			return q.mapError("ask Redis", err)
+		}
 	}
 	if q.cfg.Wait == 0 {
 		return nil
 	}
 	return q.masters(ctx, q.hasReplicas)
+}
+
+// pingKeys are keys beside each topic that was used; one is enough where they all lie on one server.
+func (q *Queue) pingKeys() []string {
+	keys := []string{pingKey}
+	if q.cfg.Mode != cluster {
+		return keys
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, ch := range q.channels {
+		keys = append(keys, ch.topic.pingKey())
+	}
+	return keys
 }
 
 // Close implements queue.Queue: it waits for calls and writes under way, unless the context ends first.

@@ -45,6 +45,8 @@ func (t topic) deadKey() string { return "{" + t.base + "}" + deadSuffix }
 
 func (t topic) cursorKey(pipeline string) string { return "{" + t.base + "}.ferry.cursor." + pipeline }
 
+func (t topic) pingKey() string { return "{" + t.base + "}." + pingKey }
+
 // parseTopic checks a name.
 func parseTopic(name string) (topic, error) {
 	t := topic{name: name, base: strings.TrimSuffix(name, deadSuffix)}

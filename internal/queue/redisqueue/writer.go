@@ -164,15 +164,16 @@ type sizes struct{ records, dead int }
 // check finds what can never be committed.
 func (w *writer) check(b queue.Batch) (n sizes, err error) {
 	var failed map[int]error
-	n.records, failed = checkRecords(b.Records, nil, 0)
-	n.dead, failed = checkRecords(b.Dead, failed, len(b.Records))
-	switch limit := w.q.info.Limits.CommitRecords; {
+	limits := w.q.info.Limits
+	n.records, failed = checkRecords(limits.RecordBytes, b.Records, nil, 0)
+	n.dead, failed = checkRecords(limits.RecordBytes, b.Dead, failed, len(b.Records))
+	switch {
 	case failed != nil:
 		return n, &queue.BatchError{Failed: failed, Total: b.Len()}
-	case b.Len() > limit:
-		return n, retry.Permanent(fmt.Errorf("commit of %d records is over the queue's limit of %d", b.Len(), limit))
-	case n.records+n.dead > commitBytes:
-		return n, retry.Permanent(fmt.Errorf("commit of %d bytes is over the queue's limit of %d", n.records+n.dead, commitBytes))
+	case b.Len() > limits.CommitRecords:
+		return n, retry.Permanent(fmt.Errorf("commit of %d records is over the queue's limit of %d", b.Len(), limits.CommitRecords))
+	case n.records+n.dead > limits.CommitBytes:
+		return n, retry.Permanent(fmt.Errorf("commit of %d bytes is over the queue's limit of %d", n.records+n.dead, limits.CommitBytes))
 	}
 	return n, nil
 }
