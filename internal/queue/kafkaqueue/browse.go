@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// browseBytes bounds what one Browse holds in memory (invariant 7).
-	browseBytes = 64 << 20
 	// maxBack is how far back from the end a Browse counts; what is asked for beyond it begins at the oldest record.
 	maxBack = 1_000_000
 	// countExactly is up to how many offsets Stats looks at each record. Not every offset is a record: each commit
@@ -83,7 +81,7 @@ func (q *Queue) browse(ctx context.Context, name string, from int64, max int) ([
 	for n, b := range parts {
 		bytes, count := 0, 0
 		_, err := q.walk(ctx, part{name, n}, later(b.start, offsetFrom(from, n)), b.end, committed, func(m *kgo.Record) bool {
-			if count == max || bytes > browseBytes/len(parts) {
+			if count == max || bytes > q.browseBytes/len(parts) {
 				if at := position(m.Offset, n); horizon < 0 || at < horizon {
 					horizon = at
 				}

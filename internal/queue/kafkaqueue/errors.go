@@ -89,8 +89,14 @@ func (q *Queue) mapCode(what string, code *kerr.Error, err error) error {
 
 // noTopic says that a topic is missing and what to do about it.
 func (q *Queue) noTopic(name string) error {
-	return retry.Permanent(fmt.Errorf("%w: %s (make it, with its dead letters' topic %s, or add create=true to the queue's URL)",
-		queue.ErrNoTopic, name, queue.DeadTopic(name)))
+	with := ", with its dead letters' topic " + queue.DeadTopic(name)
+	switch {
+	case name == q.cfg.Cursors:
+		with = " with cleanup.policy=compact"
+	case isDead(name):
+		with = ""
+	}
+	return retry.Permanent(fmt.Errorf("%w: %s (make it%s, or add create=true to the queue's URL)", queue.ErrNoTopic, name, with))
 }
 
 // gone says that a topic which was there takes no records any more.

@@ -128,6 +128,18 @@ func TestClaimReadsLast(t *testing.T) {
 	}
 }
 
+// TestLargeDeadLetter: dead letters count behind the records.
+func TestLargeDeadLetter(t *testing.T) {
+	w := writerOf(t, open(t, fakeConfig(fake(t))), "p", "orders")
+	dead := records("p", 2, 2)
+	dead[1].Data = []byte(strings.Repeat("x", 2<<20))
+	err := w.Commit(t.Context(), queue.Batch{Records: records("p", 0, 2), Dead: dead}, record.Cursor("a"))
+	var refused *queue.BatchError
+	if !errors.As(err, &refused) || len(refused.Failed) != 1 || refused.Failed[3] == nil || refused.Total != 4 {
+		t.Fatalf("error %v, want that record 3 is too large", err)
+	}
+}
+
 // TestUnknownLimit: a broker that does not tell its limit refuses a record.
 func TestUnknownLimit(t *testing.T) {
 	c := fake(t)
@@ -214,6 +226,22 @@ func TestBehindAnOpenTransaction(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := w.Commit(t.Context(), queue.Batch{Records: records("p", 5, 5)}, record.Cursor("new")); err != nil {
+			t.Fatal(err)
+		}
+		// A commit of the same pipeline was aborted there as well.
+		aborted, err := q.transactional("aborted-" + token())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer aborted.Close()
+		if err := aborted.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		m = q.cursorMessage(cursorKey(topic, "p"), saved{cursor: record.Cursor("aborted"), writer: "x", commit: "x"})
+		if err := aborted.ProduceSync(t.Context(), &m).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := aborted.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
 			t.Fatal(err)
 		}
 		sound := open(t, c)

@@ -183,6 +183,13 @@ func TestTokenURL(t *testing.T) {
 	if err == nil || !retry.IsPermanent(err) || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "invalid_client") {
 		t.Errorf("refused: %v", err)
 	}
+	moved := httptest.NewServer(http.RedirectHandler(s.URL, http.StatusTemporaryRedirect))
+	defer moved.Close()
+	c.User, c.TokenURL = "me", moved.URL
+	if got, err := (&tokens{cfg: c}).get(t.Context()); err == nil {
+		t.Errorf("the secret went on to another address, for token %q", got.Token)
+	}
+	c.TokenURL = s.URL
 	s.Close()
 	if _, err = (&tokens{cfg: c}).get(t.Context()); !errors.Is(err, queue.ErrUnavailable) {
 		t.Errorf("nobody there: %v, want ErrUnavailable", err)

@@ -32,6 +32,8 @@ type Queue struct {
 	adm   *kadm.Client
 	info  queue.Info
 	limit int32 // bytes of a batch by the brokers' default
+	// browseBytes bounds what one Browse holds in memory (invariant 7).
+	browseBytes int
 
 	room     *semaphore.Weighted // bytes of Publish calls under way
 	counting sync.Mutex          // guards the outcomes of Publish calls
@@ -68,7 +70,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if err != nil {
 		return nil, retry.Permanent(err)
 	}
-	q := &Queue{room: semaphore.NewWeighted(bufferedBytes), cfg: cfg, login: cfg.mechanism(), limit: defaultBatch, writers: make(map[*writer]struct{}), readers: make(map[string]*reader)}
+	q := &Queue{room: semaphore.NewWeighted(bufferedBytes), cfg: cfg, login: cfg.mechanism(), limit: defaultBatch, browseBytes: 64 << 20, writers: make(map[*writer]struct{}), readers: make(map[string]*reader)}
 	q.ctx, q.stop = context.WithCancel(context.Background())
 	if q.dial, err = cfg.dialer(); err != nil {
 		return nil, err

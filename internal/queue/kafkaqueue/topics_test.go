@@ -26,6 +26,7 @@ func TestMissingTopics(t *testing.T) {
 	cfg.Create = false
 	q := open(t, cfg)
 	_, errWriter := q.OpenWriter(t.Context(), "p", "orders")
+	_, errClaim := q.claim(t.Context(), "p", "orders")
 	for what, tt := range map[string]struct {
 		err  error
 		text string
@@ -38,7 +39,8 @@ func TestMissingTopics(t *testing.T) {
 			q.Publish(t.Context(), "bills", records("p", 0, 1)),
 			"no such topic: bills (make it, with its dead letters' topic bills.dead, or add create=true to the queue's URL)",
 		},
-		"open writer": {errWriter, "no such topic: orders.dead (make it"},
+		"open writer": {errWriter, "no such topic: orders.dead (make it, or add create=true to the queue's URL)"},
+		"claim":       {errClaim, "no such topic: ferry.cursors (make it with cleanup.policy=compact, or add create=true to the queue's URL)"},
 	} {
 		if !errors.Is(tt.err, queue.ErrNoTopic) || !retry.IsPermanent(tt.err) || !strings.Contains(tt.err.Error(), tt.text) {
 			t.Errorf("%s: %v (permanent %v), want %q", what, tt.err, retry.IsPermanent(tt.err), tt.text)
@@ -137,7 +139,9 @@ func TestHostedCursors(t *testing.T) {
 // TestDeletedTopic: a topic goes while the queue is open, and comes again.
 func TestDeletedTopic(t *testing.T) {
 	c := fake(t)
-	q := open(t, fakeConfig(c))
+	cfg := fakeConfig(c)
+	cfg.Redelivery = time.Hour
+	q := open(t, cfg)
 	w := writerOf(t, q, "p", "orders")
 	if err := q.Publish(t.Context(), "orders", records("p", 0, 3)); err != nil {
 		t.Fatal(err)
