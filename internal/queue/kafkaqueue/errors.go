@@ -77,6 +77,8 @@ func (q *Queue) mapCode(what string, code *kerr.Error, err error) error {
 		hint = " (the login needs the ACLs Describe, Read and Write on the topic; Create to make it)"
 	case kerr.TransactionalIDAuthorizationFailed.Code:
 		hint = fmt.Sprintf(" (the login needs the ACLs Describe and Write on transactional ids that begin with %s-)", q.cfg.Prefix)
+	case kerr.InvalidTransactionTimeout.Code:
+		hint = fmt.Sprintf(" (transaction_timeout %s is above the brokers' transaction.max.timeout.ms)", q.cfg.Transaction)
 	case kerr.ClusterAuthorizationFailed.Code:
 		hint = " (the login needs the ACL IdempotentWrite on the cluster, or Write on the topics)"
 	default:

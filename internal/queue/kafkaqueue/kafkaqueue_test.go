@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kversion"
 	"go.uber.org/goleak"
 
 	"ferry/internal/config"
@@ -83,6 +84,20 @@ func TestFake(t *testing.T) {
 		Open:       func(t testing.TB) queue.Queue { return open(t, fakeConfig(c)) },
 		Redelivery: redelivery,
 	})
+}
+
+// TestFakeOld runs the suite as against older brokers: without an epoch for each transaction (before 4.0), without ids of
+// topics, and with the oldest that ferry takes.
+func TestFakeOld(t *testing.T) {
+	for name, versions := range map[string]*kversion.Versions{"3.9": kversion.V3_9_0(), "2.8": kversion.V2_8_0(), "2.5": kversion.V2_5_0()} {
+		t.Run(name, func(t *testing.T) {
+			c := fake(t, kfake.MaxVersions(versions))
+			queuetest.Run(t, queuetest.Harness{
+				Open:       func(t testing.TB) queue.Queue { return open(t, fakeConfig(c)) },
+				Redelivery: redelivery,
+			})
+		})
+	}
 }
 
 func TestKafka(t *testing.T) {

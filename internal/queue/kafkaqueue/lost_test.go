@@ -175,6 +175,31 @@ func TestLostPublishAnswer(t *testing.T) {
 	})
 }
 
+// TestTornRequest: connections break in the middle of requests, under commits and publishes.
+func TestTornRequest(t *testing.T) {
+	eachBroker(t, func(t *testing.T, c Config) {
+		line := newWire()
+		c.Dial = line.dial
+		q, topic := open(t, c), topicName(t)
+		w := writerOf(t, q, "p", topic)
+		n := 0
+		for i, key := range []kmsg.Key{kmsg.Produce, kmsg.EndTxn, kmsg.Produce, kmsg.EndTxn} {
+			line.tear(key)
+			batch := queue.Batch{Records: records("p", n, 50)}
+			n += 50
+			if err := eventually(t, func() error { return w.Commit(t.Context(), batch, record.Cursor(fmt.Sprint(i))) }); err != nil {
+				t.Fatalf("commit %d: %v", i, err)
+			}
+			line.tear(kmsg.Produce)
+			if err := eventually(t, func() error { return q.Publish(t.Context(), topic, records("p", n, 50)) }); err != nil {
+				t.Fatalf("publish %d: %v", i, err)
+			}
+			n += 50
+		}
+		holds(t, q, topic, records("p", 0, n))
+	})
+}
+
 // TestOutage: while the line is dead every call says so in time, and nothing piles up: what was given up is not
 // written when the line is back.
 func TestOutage(t *testing.T) {

@@ -116,11 +116,11 @@ func (q *Queue) discover(ctx context.Context) error {
 	if initID < 3 {
 		return retry.Permanent(fmt.Errorf("the brokers are of Kafka %s; ferry needs 2.5 or newer (KIP-360), and 4.0 for exactly once without reserve (KIP-890)", server))
 	}
-	q.discoverLimit(bound)
+	copies := q.discoverLimits(bound)
 	q.info = queue.Info{
 		Name: "kafka", Server: server, Tier: queue.ExactlyOnce, EventPrefix: "ce_",
 		Limits: queue.Limits{CommitRecords: commitRecords, CommitBytes: commitBytes, RecordBytes: int(q.limit) - batchOverhead},
-		Note:   q.note(hangs),
+		Note:   q.note(hangs, copies),
 	}
 	return nil
 }
@@ -138,10 +138,13 @@ func transactionVersion(v *kmsg.ApiVersionsResponse) int16 {
 	return 0
 }
 
-func (q *Queue) note(hangs bool) string {
+func (q *Queue) note(hangs bool, copies int) string {
 	note := "consumers must read with isolation.level=read_committed, else they also see what was aborted"
 	if hangs {
 		note += "; the brokers lack transaction.version 2 (Kafka 4.0, KIP-890): a record that a network held up can hang a transaction or slip into the next one, so exactly once has that gap"
+	}
+	if max(copies, q.cfg.MinInSync) == 1 {
+		note += "; one copy is enough for a confirmation (min.insync.replicas is 1), and Kafka syncs it to disk later: add replication=3&min_insync=2 where there are three brokers"
 	}
 	if !q.cfg.TLS && q.cfg.SASL != "" {
 		note += "; the login travels unencrypted: write kafkas://"
@@ -149,19 +152,21 @@ func (q *Queue) note(hangs bool) string {
 	return note
 }
 
-// discoverLimit asks for the size of a batch that the brokers take. Where that may not be asked, the default holds.
-func (q *Queue) discoverLimit(ctx context.Context) {
+// discoverLimits asks for the size of a batch that the brokers take, and how many copies a confirmation needs unless a
+// topic says otherwise. Where that may not be asked, the default size holds, and the copies are 0.
+func (q *Queue) discoverLimits(ctx context.Context) (copies int) {
 	brokers, err := q.adm.ListBrokers(ctx)
 	if err != nil || len(brokers) == 0 {
-		return
+		return 0
 	}
 	configs, err := q.adm.DescribeBrokerConfigs(ctx, brokers[0].NodeID)
 	if err != nil || len(configs) == 0 || configs[0].Err != nil {
-		return
+		return 0
 	}
 	if n := number(configs[0].Configs, "message.max.bytes"); n > 0 {
 		q.limit = clampBatch(n)
 	}
+	return number(configs[0].Configs, "min.insync.replicas")
 }
 
 // Info implements queue.Queue.

@@ -66,14 +66,6 @@ func (q *Queue) ensure(ctx context.Context, name string, make bool) (*topic, err
 	if t, ok := q.topics.Load(name); ok {
 		return t.(*topic), nil
 	}
-	done, err := q.making.wait(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	if t, ok := q.topics.Load(name); ok {
-		return t.(*topic), nil
-	}
 	bound, cancel := q.roundTrip(ctx)
 	defer cancel()
 	missing, err := q.look(bound, name)
@@ -84,11 +76,7 @@ func (q *Queue) ensure(ctx context.Context, name string, make bool) (*topic, err
 		if !make || !q.cfg.Create {
 			return nil, q.noTopic(name)
 		}
-		pair := []string{name}
-		if !isDead(name) && name != q.cfg.Cursors {
-			pair = append(pair, queue.DeadTopic(name))
-		}
-		if err := q.create(bound, pair...); err != nil {
+		if err := q.createWithDead(bound, name); err != nil {
 			return nil, q.mapError(ctx, "make topic "+name, err)
 		}
 	}
@@ -97,6 +85,22 @@ func (q *Queue) ensure(ctx context.Context, name string, make bool) (*topic, err
 		return nil, fmt.Errorf("%w: topic %s is not to be seen yet", queue.ErrUnavailable, name)
 	}
 	return t.(*topic), nil
+}
+
+// createWithDead makes a topic and that of its dead letters, one caller at a time.
+func (q *Queue) createWithDead(ctx context.Context, name string) error {
+	done, err := q.making.wait(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, ok := q.topics.Load(name); ok {
+		return nil
+	}
+	if isDead(name) || name == q.cfg.Cursors {
+		return q.create(ctx, name)
+	}
+	return q.create(ctx, name, queue.DeadTopic(name))
 }
 
 func isDead(name string) bool { return strings.HasSuffix(name, queue.DeadTopic("")) }

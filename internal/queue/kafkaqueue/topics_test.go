@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"ferry/internal/queue"
 	"ferry/internal/record"
@@ -284,6 +285,31 @@ func TestSeveralPartitions(t *testing.T) {
 			t.Fatalf("stats %+v, %v", st, err)
 		}
 	})
+}
+
+// TestNote: what a person should know of the cluster that was found.
+func TestNote(t *testing.T) {
+	q := &Queue{}
+	for want, got := range map[string]string{
+		"KIP-890":                   q.note(true, 2),
+		"one copy is enough":        q.note(false, 1),
+		"isolation.level=read_comm": q.note(false, 2),
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("note %q, want %q in it", got, want)
+		}
+	}
+	if note := q.note(false, 2); strings.Contains(note, ";") {
+		t.Errorf("a sound cluster is said to be %q", note)
+	}
+	old := fake(t, kfake.MaxVersions(kversion.V2_4_0()))
+	c := fakeConfig(old)
+	if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), "ferry needs 2.5 or newer") || !retry.IsPermanent(err) {
+		t.Errorf("brokers of Kafka 2.4: %v", err)
+	}
+	if note := open(t, fakeConfig(fake(t, kfake.MaxVersions(kversion.V3_9_0())))).Info().Note; !strings.Contains(note, "KIP-890") {
+		t.Errorf("brokers of Kafka 3.9: note %q", note)
+	}
 }
 
 // TestPingSeesReplicas: a partition that cannot be written makes the queue red.

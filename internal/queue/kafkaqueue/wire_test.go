@@ -20,6 +20,7 @@ type wire struct {
 	mu    sync.Mutex
 	lose  kmsg.Key // the answer to the next request with this key is lost
 	armed bool
+	half  bool // the request itself is cut in two instead, and never arrives
 	down  bool // after that: no connection works
 	lost  int
 	open  map[*wireConn]struct{}
@@ -35,6 +36,13 @@ func (w *wire) arm(key kmsg.Key, down bool) {
 	if down {
 		w.lost = -1 // go down when it is lost
 	}
+}
+
+// tear breaks the connection in the middle of the next such request.
+func (w *wire) tear(key kmsg.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lose, w.armed, w.half = key, true, true
 }
 
 // cut breaks every connection, and refuses new ones.
@@ -81,7 +89,15 @@ type wireConn struct {
 func (c *wireConn) Write(p []byte) (int, error) {
 	c.w.mu.Lock()
 	if c.w.armed && len(p) >= 6 && kmsg.Key(binary.BigEndian.Uint16(p[4:])) == c.w.lose {
-		c.w.armed, c.deaf = false, true
+		c.w.armed = false
+		if c.w.half {
+			c.w.half = false
+			c.w.mu.Unlock()
+			n, _ := c.Conn.Write(p[:len(p)/2])
+			c.Conn.Close()
+			return n, io.ErrClosedPipe
+		}
+		c.deaf = true
 	}
 	c.w.mu.Unlock()
 	return c.Conn.Write(p)
