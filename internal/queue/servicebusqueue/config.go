@@ -2,6 +2,7 @@ package servicebusqueue
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -72,8 +73,11 @@ type Config struct {
 	// Dial opens connections below TLS. Nil: the net package.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// credential replaces the identity, in tests.
+	// For tests: credential replaces the identity, patience usualPatience, and tls is what Dial's connections are
+	// wrapped with.
 	credential azcore.TokenCredential
+	patience   time.Duration
+	tls        *tls.Config
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -88,6 +92,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 10 * time.Second
+	}
+	if c.patience == 0 {
+		c.patience = usualPatience
+	}
+	if c.tls == nil {
+		c.tls = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{}).DialContext

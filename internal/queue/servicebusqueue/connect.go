@@ -3,6 +3,7 @@ package servicebusqueue
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
+	"github.com/Azure/go-amqp"
 	"golang.org/x/net/websocket"
 )
 
@@ -83,7 +85,9 @@ func dialTLS(ctx context.Context, cfg Config, host, port string) (net.Conn, erro
 		return nil, err
 	}
 	name, _, _ := net.SplitHostPort(address)
-	conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name})
+	own := cfg.tls.Clone()
+	own.ServerName = name
+	conn := tls.Client(raw, own)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, err
@@ -134,9 +138,35 @@ func (c *connection) sender(topic string) (*azservicebus.Sender, error) {
 	return s, err
 }
 
-// close lets go of everything, without waiting for the broker's goodbye any longer than the context says.
-func (c *connection) close(ctx context.Context) {
-	_ = c.client.Close(ctx) // what it could not say, the broker finds out by itself
+// drop lets go of a sender whose link may be dead. The SDK reopens a link that the broker has detached for some reasons
+// only, and would go on failing with the others for good.
+func (c *connection) drop(topic string, s *azservicebus.Sender) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.senders[topic] != s {
+		return false
+	}
+	delete(c.senders, topic)
+	return true
+}
+
+// dropSender is drop when the error does not say that the link is alive: a refusal of a message alone leaves it so.
+func (q *Queue) dropSender(c *connection, topic string, s *azservicebus.Sender, err error) {
+	var said *amqp.Error
+	var link *amqp.LinkError
+	if errors.As(err, &said) && !errors.As(err, &link) || !c.drop(topic, s) {
+		return
+	}
+	q.closeLater(s.Close)
+}
+
+// closeLater lets go of something beside what goes on.
+func (q *Queue) closeLater(f func(context.Context) error) {
+	q.closing.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+		defer cancel()
+		_ = f(ctx) // what it could not say, the broker finds out by itself
+	})
 }
 
 // goodbye is how long closing a connection may take.
@@ -170,11 +200,7 @@ func (q *Queue) lose(ctx context.Context, c *connection, err error) {
 	}
 	q.now = nil
 	q.mu.Unlock()
-	q.closing.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), goodbye)
-		defer cancel()
-		c.close(ctx)
-	})
+	q.closeLater(c.client.Close)
 }
 
 // newAdmin makes the client of the management calls. Its transport dials as the queue does.
@@ -182,8 +208,7 @@ func newAdmin(cfg Config, identity azcore.TokenCredential) (*admin.Client, *http
 	transport := &http.Transport{
 		DialContext: cfg.Dial, TLSHandshakeTimeout: cfg.Timeout, ResponseHeaderTimeout: cfg.Timeout,
 		MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true,
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
-		Proxy:           http.ProxyFromEnvironment,
+		TLSClientConfig: cfg.tls.Clone(), Proxy: http.ProxyFromEnvironment,
 	}
 	options := &admin.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Retry:     policy.RetryOptions{MaxRetries: -1},

@@ -116,9 +116,7 @@ func (q *Queue) Close(ctx context.Context) error {
 	q.now = nil
 	q.mu.Unlock()
 	if c != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
-		c.close(ctx)
-		cancel()
+		q.closeLater(c.client.Close)
 	}
 	q.closing.Wait()
 	q.web.CloseIdleConnections()

@@ -16,10 +16,10 @@ const (
 	// may be on their way to it.
 	receiveBytes = 64 << 20
 	receiveMost  = 1000
-	// patience is how long a receive that need not wait gives the broker to answer.
-	patience = 200 * time.Millisecond
-	// sessionPatience is the same for a session to be locked, which takes more round trips.
-	sessionPatience = 500 * time.Millisecond
+	// usualPatience is how long a receive that need not wait gives the broker to answer. A session has three times as
+	// long to be locked, which takes more round trips.
+	usualPatience   = 200 * time.Millisecond
+	sessionPatience = 3
 )
 
 // taker is a receiver of the SDK, with or without a session.
@@ -90,6 +90,16 @@ func (r *receiver) open(ctx context.Context) (*azservicebus.Receiver, error) {
 	return plain, nil
 }
 
+// renew lets go of a receiver that has failed: the SDK reopens its link for some reasons only, see connection.drop.
+func (r *receiver) renew(q *Queue, failed *azservicebus.Receiver) {
+	r.opening <- struct{}{}
+	defer r.opening.leave()
+	if failed != nil && r.plain == failed {
+		r.plain = nil
+		q.closeLater(failed.Close)
+	}
+}
+
 // Receive implements queue.Reader. Records are locked for this instance until they are acknowledged, given back, or
 // the queue's lock duration is over. Of a topic with sessions one session is received from at a time, and others are
 // only asked for when that has nothing more.
@@ -142,10 +152,10 @@ func (q *Queue) receive(ctx context.Context, r *receiver, most int, wait time.Du
 	if most <= 0 {
 		return nil, nil
 	}
-	end := time.Now().Add(max(wait, patience))
+	end := time.Now().Add(max(wait, q.cfg.patience))
 	old := r.session != nil
 	if withSessions && !old {
-		end = later(end, time.Now().Add(sessionPatience))
+		end = later(end, time.Now().Add(sessionPatience*q.cfg.patience))
 	}
 	for {
 		var t taker = plain
@@ -155,7 +165,7 @@ func (q *Queue) receive(ctx context.Context, r *receiver, most int, wait time.Du
 				return nil, err
 			}
 			// Whether a session has more shows soon, and there may be others.
-			t, limit = r.session, time.Now().Add(patience)
+			t, limit = r.session, time.Now().Add(q.cfg.patience)
 		}
 		waiting, cancel := context.WithDeadline(ctx, limit)
 		messages, err := t.ReceiveMessages(waiting, most, nil)
@@ -170,13 +180,14 @@ func (q *Queue) receive(ctx context.Context, r *receiver, most int, wait time.Du
 			q.leave(r)
 			if old { // the next gets a time of its own
 				old = false
-				end = later(end, time.Now().Add(sessionPatience))
+				end = later(end, time.Now().Add(sessionPatience*q.cfg.patience))
 			}
 			if err == nil || sessionOver(err) || errors.Is(err, context.DeadlineExceeded) {
 				continue // accept says when there is no other
 			}
 		}
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			r.renew(q, plain)
 			return nil, err
 		}
 		if !time.Now().Before(end) {
@@ -253,14 +264,21 @@ func (q *Queue) Browse(ctx context.Context, topic string, from int64, max int) (
 		return nil, err
 	}
 	all, err := await(ctx, q, func(ctx context.Context) ([]queue.Stored, error) {
-		p, err := c.receiver(topic).open(ctx)
+		r := c.receiver(topic)
+		p, err := r.open(ctx)
 		if err != nil {
 			return nil, err
 		}
+		var all []queue.Stored
 		if from < 0 {
-			return last(ctx, p, -from, max)
+			all, err = last(ctx, p, -from, max)
+		} else {
+			all, err = peek(ctx, p, from, max)
 		}
-		return peek(ctx, p, from, max)
+		if err != nil {
+			r.renew(q, p)
+		}
+		return all, err
 	}, nil)
 	q.lose(ctx, c, err)
 	if err != nil {

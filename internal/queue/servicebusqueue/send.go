@@ -118,6 +118,9 @@ func (q *Queue) sendLane(topic string, items []*item) {
 	}
 	if c != nil {
 		q.lose(context.Background(), c, err)
+		if s != nil {
+			q.dropSender(c, topic, s, err)
+		}
 	}
 	for _, it := range items {
 		it.failed = err

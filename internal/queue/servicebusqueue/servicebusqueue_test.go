@@ -3,6 +3,8 @@ package servicebusqueue
 import (
 	"context"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -103,7 +105,7 @@ var lacks = queuetest.Lacks{
 }
 
 func conformance(t *testing.T, s *servicebustest.Server, c Config, lacks queuetest.Lacks) {
-	c.Create, c.Redelivery = true, redelivery
+	c.Create, c.Redelivery, c.patience = true, redelivery, 100*time.Millisecond
 	if c.Session != byNone && c.Session != "" {
 		c.Redelivery = 4 * redelivery // a receive that looks for another session takes longer
 	}
@@ -125,17 +127,20 @@ func conformance(t *testing.T, s *servicebustest.Server, c Config, lacks queuete
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := serve(t, servicebustest.Options{})
 	conformance(t, s, parse(t, s.ConnectionString()), lacks)
 }
 
 // TestPremium: the same with the premium tier's larger messages.
 func TestPremium(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := serve(t, servicebustest.Options{Tier: "Premium", MaxMessage: 1 << 20})
 	conformance(t, s, parse(t, s.ConnectionString()), lacks)
 }
 
 func TestSessions(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lacks := lacks
 	lacks.Browse = true // only session by session
 	lacks.Travel = true // the lock is the session's, and so the link's
@@ -150,4 +155,18 @@ func TestOutside(t *testing.T) {
 		t.Skip(`FERRY_TEST_SERVICEBUS is not set: start the server with scripts/brokers up servicebus; eval "$(scripts/brokers env)"`)
 	}
 	conformance(t, nil, parse(t, u), lacks)
+}
+
+// age makes a stored cursor older than it is: its first line says when it was written.
+func (s *store) age(key string, by time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	line, rest, _ := strings.Cut(string(s.values[key]), "\n")
+	words := strings.Fields(line)
+	millis, err := strconv.ParseInt(words[len(words)-1], 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	words[len(words)-1] = strconv.FormatInt(millis-by.Milliseconds(), 10)
+	s.values[key] = []byte(strings.Join(words, " ") + "\n" + rest)
 }

@@ -190,11 +190,17 @@ func (q *Queue) holder(ctx context.Context, c *connection, topic string, token a
 	switch {
 	case held != nil && held.receiver.topic != topic:
 		return nil, nil, fmt.Errorf("%w: it is of topic %s", queue.ErrReceipt, held.receiver.topic)
-	case held != nil && held.receiver.c == c:
-		return held.taker, held.message, nil
-	case q.sessions(topic):
+	case q.sessions(topic) && (held == nil || held.receiver.c != c):
 		return nil, nil, fmt.Errorf("%w: it was received by another instance, or before this one lost its connection", queue.ErrReceipt)
+	case q.sessions(topic):
+		return held.taker, held.message, nil
 	}
 	t, err := c.receiver(topic).open(ctx)
-	return t, &azservicebus.ReceivedMessage{LockToken: token}, err
+	if err != nil {
+		return nil, nil, err
+	}
+	if held != nil && held.taker == taker(t) {
+		return t, held.message, nil
+	}
+	return t, &azservicebus.ReceivedMessage{LockToken: token}, nil
 }
