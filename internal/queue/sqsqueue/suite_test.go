@@ -74,17 +74,16 @@ func open(t testing.TB, c Config) *Queue {
 	return q
 }
 
-// run is the whole suite against a server, by its URL with further parameters.
-func run(t *testing.T, url, parameters string, redelivery time.Duration, lacks queuetest.Lacks) {
+// suite is the whole suite against a server, by its URL.
+func (k sort) suite(t *testing.T, url string, redelivery time.Duration) {
 	cursors := newStore()
-	lacks.Browse, lacks.OldReceipts, lacks.Stats = true, true, true
 	queuetest.Run(t, queuetest.Harness{
 		Open: func(t testing.TB) queue.Queue {
-			c := parse(t, fmt.Sprintf("%s&redelivery=%s%s", url, redelivery, parameters))
+			c := parse(t, fmt.Sprintf("%s&redelivery=%s%s", url, redelivery, k.parameters))
 			return queue.WithCursors(open(t, c), cursors)
 		},
 		Redelivery: redelivery,
-		Lacks:      lacks,
+		Lacks:      k.lacks,
 	})
 }
 
@@ -100,30 +99,33 @@ func server(t testing.TB) string {
 // slow is a redelivery time in which a busy server hands out all records of a case.
 const slow = 4 * time.Second
 
-// kinds of queues, and what each lacks by the nature of SQS.
-var kinds = map[string]struct {
+// sort is one of the sorts of queues, and what it lacks by the nature of SQS.
+type sort struct {
 	parameters string
+	tier       queue.Tier
 	lacks      queuetest.Lacks
-}{
+}
+
+var sorts = map[string]sort{
 	// Order holds in a message group, and a receiver waits for what is not acknowledged.
-	"FIFO, a group for the pipeline": {"", queuetest.Lacks{Ahead: true}},
-	"FIFO, a group for each key":     {"&group=key", queuetest.Lacks{Order: true}},
+	"FIFO, a group for the pipeline": {"", queue.Deduplicated, queuetest.Lacks{Browse: true, OldReceipts: true, Stats: true, Ahead: true}},
+	"FIFO, a group for each key":     {"&group=key", queue.Deduplicated, queuetest.Lacks{Browse: true, OldReceipts: true, Stats: true, Order: true}},
 	// "Best-effort ordering".
-	"standard": {"&fifo=false", queuetest.Lacks{Order: true}},
+	"standard": {"&fifo=false", queue.AtLeastOnce, queuetest.Lacks{Browse: true, OldReceipts: true, Stats: true, Order: true}},
 }
 
 func TestServer(t *testing.T) {
 	url := server(t)
-	for name, k := range kinds {
-		t.Run(name, func(t *testing.T) { run(t, url, k.parameters, slow, k.lacks) })
+	for name, k := range sorts {
+		t.Run(name, func(t *testing.T) { k.suite(t, url, slow) })
 	}
 }
 
 func TestFake(t *testing.T) {
-	for name, k := range kinds {
+	for name, k := range sorts {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			run(t, newFake(t).url(""), k.parameters, time.Second, k.lacks)
+			k.suite(t, newFake(t).url(""), time.Second)
 		})
 	}
 }
