@@ -114,7 +114,7 @@ func (c *brokerConn) Channel() (channel, error) {
 	if err != nil {
 		return nil, err // not a typed nil
 	}
-	return ch, nil
+	return brokerChannel{ch}, nil
 }
 
 func (c *brokerConn) Version() string {

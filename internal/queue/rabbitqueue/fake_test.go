@@ -26,6 +26,8 @@ type fakeBroker struct {
 
 	// verdict, when not nil, decides on the n-th message published, from 1.
 	verdict func(n int, m amqp.Publishing) verdict
+	// beforeGet, when not nil, runs before a message is handed out.
+	beforeGet func()
 	// streamed takes what is published to streams.
 	streamed func(stream string, r record.Record)
 }
@@ -233,12 +235,12 @@ type fakeChannel struct {
 	c *fakeConn
 	b *fakeBroker
 
-	confirms chan amqp.Confirmation
-	returns  chan amqp.Return
-	closes   chan *amqp.Error
-	over     bool // under the connection's lock
+	unsettled map[*fakeConfirm]bool // under the connection's lock
+	returns   chan amqp.Return
+	closes    chan *amqp.Error
+	over      bool // under the connection's lock
 
-	seq, tag  uint64
+	tag       uint64
 	dead      bool
 	prefetch  int
 	consumers map[string]*fakeConsumer
@@ -255,9 +257,11 @@ func (ch *fakeChannel) closeListeners() {
 		return
 	}
 	ch.over = true
-	if ch.confirms != nil {
-		close(ch.confirms)
+	if ch.returns != nil {
 		close(ch.returns)
+	}
+	for c := range ch.unsettled {
+		close(c.done)
 	}
 	if ch.closes != nil {
 		close(ch.closes)
@@ -295,9 +299,40 @@ func (ch *fakeChannel) release() {
 }
 
 func (ch *fakeChannel) Confirm(bool) error { return nil }
-func (ch *fakeChannel) NotifyPublish(l chan amqp.Confirmation) chan amqp.Confirmation {
-	ch.confirms = l
-	return l
+
+// fakeConfirm is confirmation.
+type fakeConfirm struct {
+	ack  bool
+	done chan struct{}
+}
+
+func (c *fakeConfirm) Done() <-chan struct{} { return c.done }
+func (c *fakeConfirm) Acked() bool {
+	select {
+	case <-c.done:
+		return c.ack
+	default:
+		return false
+	}
+}
+
+// confirm settles a message; it is told in order with everything else.
+func (ch *fakeChannel) confirm(c *fakeConfirm, ack bool) {
+	ch.c.say(func() {
+		ch.c.mu.Lock()
+		defer ch.c.mu.Unlock()
+		if ch.unsettled[c] {
+			delete(ch.unsettled, c)
+			c.ack = ack
+			close(c.done)
+		}
+	})
+}
+
+func (ch *fakeChannel) IsClosed() bool {
+	ch.c.mu.Lock()
+	defer ch.c.mu.Unlock()
+	return ch.c.gone || ch.over
 }
 
 func (ch *fakeChannel) NotifyReturn(l chan amqp.Return) chan amqp.Return { ch.returns = l; return l }
@@ -316,14 +351,22 @@ func (ch *fakeChannel) lock() error {
 	return nil
 }
 
-func (ch *fakeChannel) Publish(exchange, key string, mandatory, _ bool, m amqp.Publishing) error {
+func (ch *fakeChannel) Publish(exchange, key string, mandatory bool, m amqp.Publishing) (confirmation, error) {
 	if err := ch.lock(); err != nil {
-		return err
+		return nil, err
 	}
 	defer ch.b.mu.Unlock()
-	ch.seq++
-	seq := ch.seq
-	arrive := func() { ch.arrive(seq, exchange, key, mandatory, m) }
+	c := &fakeConfirm{done: make(chan struct{})}
+	ch.c.mu.Lock()
+	if ch.unsettled == nil {
+		ch.unsettled = make(map[*fakeConfirm]bool)
+	}
+	ch.unsettled[c] = true
+	if ch.over {
+		close(c.done)
+	}
+	ch.c.mu.Unlock()
+	arrive := func() { ch.arrive(c, exchange, key, mandatory, m) }
 	if ch.b.alarm != "" {
 		if !ch.c.blocked {
 			ch.c.blocked = true
@@ -331,14 +374,14 @@ func (ch *fakeChannel) Publish(exchange, key string, mandatory, _ bool, m amqp.P
 			ch.c.say(func() { ch.c.alarms <- amqp.Blocking{Active: true, Reason: reason} })
 		}
 		ch.c.waiting = append(ch.c.waiting, arrive)
-		return nil
+		return c, nil
 	}
 	arrive()
-	return nil
+	return c, nil
 }
 
 // arrive is a message's arrival in the broker, whose lock is held.
-func (ch *fakeChannel) arrive(seq uint64, exchange, key string, mandatory bool, m amqp.Publishing) {
+func (ch *fakeChannel) arrive(c *fakeConfirm, exchange, key string, mandatory bool, m amqp.Publishing) {
 	if ch.dead {
 		return
 	}
@@ -347,9 +390,7 @@ func (ch *fakeChannel) arrive(seq uint64, exchange, key string, mandatory bool, 
 	if ch.b.verdict != nil {
 		v = ch.b.verdict(ch.b.published, m)
 	}
-	confirm := func(ack bool) {
-		ch.c.say(func() { ch.confirms <- amqp.Confirmation{DeliveryTag: seq, Ack: ack} })
-	}
+	confirm := func(ack bool) { ch.confirm(c, ack) }
 	q := ch.b.queues[key]
 	switch {
 	case v == cutBefore:
@@ -509,6 +550,12 @@ func (ch *fakeChannel) ExchangeDeclarePassive(name, _ string, _, _, _, _ bool, _
 }
 
 func (ch *fakeChannel) Get(name string, _ bool) (amqp.Delivery, bool, error) {
+	ch.b.mu.Lock()
+	before := ch.b.beforeGet
+	ch.b.mu.Unlock()
+	if before != nil {
+		before()
+	}
 	if err := ch.lock(); err != nil {
 		return amqp.Delivery{}, false, err
 	}

@@ -8,41 +8,69 @@ import (
 	"ferry/internal/queue"
 )
 
-// hearing is what the client tells of a session. It drops what is not taken within seconds, so the goroutine that
-// takes it must never wait for anything else.
+// hearing is what the client tells of a session besides confirms. It drops what is not taken within seconds, so the
+// goroutine that takes it must never wait for anything else.
 type hearing struct {
-	returns  <-chan amqp.Return
-	confirms <-chan amqp.Confirmation
-	alarms   <-chan amqp.Blocking
-	closed   <-chan *amqp.Error
+	returns <-chan amqp.Return
+	alarms  <-chan amqp.Blocking
+	closed  <-chan *amqp.Error
 }
 
 // hear takes the broker's answers until the session ends, then lets go of the connection.
 func (s *session) hear(h hearing) {
 	defer s.hangUp(h)
+	var next confirmation // of the oldest record on its way
 	for {
+		sent, answered := s.sent, (<-chan struct{})(nil)
+		if next != nil {
+			sent, answered = nil, next.Done()
+		}
 		select {
+		case next = <-sent:
+		case <-answered:
+			if !next.Acked() && s.ch.IsClosed() {
+				s.fail(s.q.mapError("publish", reason(<-h.closed))) // told or closed before the confirms are
+				return
+			}
+			s.confirmed(next.Acked())
+			next = nil
 		case r, ok := <-h.returns:
 			if !ok {
 				h.returns = nil
 				continue
 			}
 			s.returned(r)
-		case c, ok := <-h.confirms:
-			if !ok {
-				s.fail(s.q.mapError("publish", s.reason(h)))
-				return
-			}
-			s.confirmed(c)
 		case b, ok := <-h.alarms:
 			if !ok {
 				h.alarms = nil
 				continue
 			}
 			s.alarmed(b)
+		case why := <-h.closed:
+			s.settleRest(next)
+			s.fail(s.q.mapError("publish", reason(why)))
+			return
 		case <-s.ended:
 			return
 		}
+	}
+}
+
+// settleRest notes what was confirmed before the channel was closed, so that it is not published again.
+func (s *session) settleRest(next confirmation) {
+	for {
+		if next == nil {
+			select {
+			case next = <-s.sent:
+			default:
+				return
+			}
+		}
+		if !next.Acked() {
+			return
+		}
+		s.confirmed(true)
+		next = nil
 	}
 }
 
@@ -57,10 +85,6 @@ func (s *session) hangUp(h hearing) {
 			if !ok {
 				h.returns = nil
 			}
-		case _, ok := <-h.confirms:
-			if !ok {
-				h.confirms = nil
-			}
 		case _, ok := <-h.alarms:
 			if !ok {
 				h.alarms = nil
@@ -72,14 +96,14 @@ func (s *session) hangUp(h hearing) {
 }
 
 // reason is why the broker closed the channel or the connection.
-func (s *session) reason(h hearing) error {
-	if err := <-h.closed; err != nil { // sent or closed before the confirms are closed
-		if err.Code == amqp.NotFound { // no exchange; of queues it says so with a return
-			return fmt.Errorf("%w: declare the exchange, or mend its name in the queue's URL", err)
-		}
-		return err
+func reason(why *amqp.Error) error {
+	switch {
+	case why == nil:
+		return errLost
+	case why.Code == amqp.NotFound: // no exchange; of queues it says so with a return
+		return fmt.Errorf("%w: declare the exchange, or mend its name in the queue's URL", why)
 	}
-	return errLost
+	return why
 }
 
 // returned marks a record that no queue took. Its confirm is still to come, and is no proof of anything then.
@@ -99,8 +123,8 @@ func (s *session) returned(r amqp.Return) {
 	}
 }
 
-// confirmed deals with the answer for the oldest record on its way: the client brings answers into order.
-func (s *session) confirmed(c amqp.Confirmation) {
+// confirmed deals with the answer for the oldest record on its way.
+func (s *session) confirmed(ack bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.heard++
@@ -113,7 +137,7 @@ func (s *session) confirmed(c amqp.Confirmation) {
 	err := f.lost
 	switch {
 	case err != nil:
-	case !c.Ack:
+	case !ack:
 		err = fmt.Errorf("%w: %w", queue.ErrFull, errNacked)
 		l.width = 1
 	default:

@@ -223,6 +223,61 @@ func TestAlarmInTheMiddle(t *testing.T) {
 	}
 }
 
+// TestOldOrphan: a record that was left on its way long ago and comes again is published again: somebody wants it so.
+func TestOldOrphan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newFakeBroker()
+		q := open(t, b.config())
+		batch := recs("old", 0, 5)
+		if err := q.Publish(t.Context(), "t", batch[:1]); err != nil {
+			t.Fatal(err)
+		}
+		b.mu.Lock()
+		b.alarm = "low on memory"
+		b.mu.Unlock()
+		if err := q.Publish(t.Context(), "t", batch[1:]); !errors.Is(err, queue.ErrFull) {
+			t.Fatalf("error %v", err)
+		}
+		b.setAlarm("")
+		time.Sleep(orphansKept + time.Second)
+		if err := q.Publish(t.Context(), "t", batch[1:]); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(b.ids("t")); n != 9 {
+			t.Fatalf("%d records, want the 4 of the alarm twice", n)
+		}
+	})
+}
+
+// TestAbandonedReceive: records that come after the receiver has given up go back at once.
+func TestAbandonedReceive(t *testing.T) {
+	b := newFakeBroker()
+	q := open(t, b.config())
+	if err := q.Publish(t.Context(), "t", recs("gone", 0, 1)); err != nil {
+		t.Fatal(err)
+	}
+	asked, answer := make(chan struct{}), make(chan struct{})
+	b.mu.Lock()
+	b.beforeGet = func() { close(asked); <-answer }
+	b.mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { _, err := q.Receive(ctx, "t", 10, 0); done <- err }()
+	<-asked
+	b.mu.Lock()
+	b.beforeGet = nil
+	b.mu.Unlock()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v", err)
+	}
+	close(answer)
+	got, err := open(t, b.config()).Receive(t.Context(), "t", 10, 5*time.Second)
+	if err != nil || len(got) != 1 {
+		t.Fatalf("%d records, %v", len(got), err)
+	}
+}
+
 // TestLostAnswer: the broker says nothing more; the call ends by itself, and says that the outcome is unknown.
 func TestLostAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

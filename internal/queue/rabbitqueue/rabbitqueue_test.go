@@ -77,6 +77,12 @@ func open(t testing.TB, c Config) *Queue {
 	return q
 }
 
+// restart stops the broker's application and starts it again: every connection is closed, and what is not durable gone.
+func restart(t testing.TB) {
+	ctl(t, "stop_app")
+	ctl(t, "start_app")
+}
+
 // lacks is what RabbitMQ's queues cannot do by their nature.
 var lacks = queuetest.Lacks{
 	Browse: true, // a look would be a delivery, and change the order
@@ -88,6 +94,7 @@ func conformance(t *testing.T, c Config) {
 	c.Redelivery = redelivery
 	store := newStore()
 	queuetest.Run(t, queuetest.Harness{
+		Restart:    restart,
 		Open:       func(t testing.TB) queue.Queue { return queue.WithCursors(open(t, c), store) },
 		Redelivery: redelivery,
 		Lacks:      lacks,
@@ -105,9 +112,14 @@ func TestClassic(t *testing.T) {
 func TestStream(t *testing.T) { streamBrokers(t, testStream) }
 
 func testStream(t *testing.T, c Config) {
+	real := restart
+	if c.connect != nil {
+		real = nil
+	}
 	cursors := newStore()
 	queuetest.Run(t, queuetest.Harness{
-		Open:  func(t testing.TB) queue.Queue { return open(t, c).WithCursors(cursors) },
-		Lacks: queuetest.Lacks{Receive: true, Stats: true}, // a stream hands no records out; bytes cannot be asked for
+		Open:    func(t testing.TB) queue.Queue { return open(t, c).WithCursors(cursors) },
+		Restart: real,
+		Lacks:   queuetest.Lacks{Receive: true, Stats: true}, // a stream hands no records out; bytes cannot be asked for
 	})
 }

@@ -35,6 +35,7 @@ type session struct {
 	wake    sync.Cond // of the sender: a call, room, the end of an alarm, the end
 	calls   []*call   // with records left to send
 	flight  flight
+	sent    chan confirmation // of what flies, in the same order
 	lanes   map[string]*lane
 	blocked string // the alarm's reason, while there is one
 	heard   int    // answers so far: whether the broker is at work
@@ -77,15 +78,14 @@ func (q *Queue) newSession(ctx context.Context) (*session, error) {
 		conn.Close()
 		return nil, q.mapError("open a channel in RabbitMQ", err)
 	}
-	s := &session{q: q, conn: conn, ch: ch, lanes: make(map[string]*lane), ended: make(chan struct{})}
+	s := &session{q: q, conn: conn, ch: ch, lanes: make(map[string]*lane), sent: make(chan confirmation, flightMax), ended: make(chan struct{})}
 	s.wake.L = &s.mu
 	// A return comes before the confirm of the same record. It is handed over without a buffer, so it has been dealt
 	// with before the client reads on, and the confirm cannot overtake it.
 	heard := hearing{
-		returns:  ch.NotifyReturn(make(chan amqp.Return)),
-		confirms: ch.NotifyPublish(make(chan amqp.Confirmation, sendMax)),
-		alarms:   conn.NotifyBlocked(make(chan amqp.Blocking, 1)),
-		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
+		returns: ch.NotifyReturn(make(chan amqp.Return)),
+		alarms:  conn.NotifyBlocked(make(chan amqp.Blocking, 1)),
+		closed:  ch.NotifyClose(make(chan *amqp.Error, 1)),
 	}
 	s.done.Add(2)
 	go func() { defer s.done.Done(); s.send() }()
@@ -294,9 +294,11 @@ func (s *session) sendBatch(r route, batch []record.Record) error {
 		if r.optional {
 			m.DeliveryMode = amqp.Transient
 		}
-		if err := s.ch.Publish(r.exchange, r.key(&batch[i]), !r.optional, false, m); err != nil {
+		c, err := s.ch.Publish(r.exchange, r.key(&batch[i]), !r.optional, m)
+		if err != nil {
 			return err
 		}
+		s.sent <- c // has room for all that may fly
 	}
 	return nil
 }

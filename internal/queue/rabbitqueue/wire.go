@@ -24,10 +24,10 @@ type connection interface {
 // channel is what this package needs of an *amqp.Channel.
 type channel interface {
 	Confirm(noWait bool) error
-	NotifyPublish(chan amqp.Confirmation) chan amqp.Confirmation
 	NotifyReturn(chan amqp.Return) chan amqp.Return
 	NotifyClose(chan *amqp.Error) chan *amqp.Error
-	Publish(exchange, key string, mandatory, immediate bool, m amqp.Publishing) error
+	Publish(exchange, key string, mandatory bool, m amqp.Publishing) (confirmation, error)
+	IsClosed() bool
 
 	QueueDeclare(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)
 	QueueDeclarePassive(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)
@@ -42,4 +42,25 @@ type channel interface {
 	Close() error
 }
 
-var _ channel = (*amqp.Channel)(nil)
+// confirmation is the broker's answer to one message. It is done when the broker has answered, or when the channel is
+// closed; then, and when the broker refuses the message, Acked is false.
+//
+// amqp091 also tells of confirms by NotifyPublish, in order. That must not be used: a message that was refused ahead of
+// others before it is told as confirmed when a confirm of several follows that covers those (version 1.16.0).
+type confirmation interface {
+	Done() <-chan struct{}
+	Acked() bool
+}
+
+// brokerChannel is channel over the real client.
+type brokerChannel struct{ *amqp.Channel }
+
+var _ channel = brokerChannel{}
+
+func (ch brokerChannel) Publish(exchange, key string, mandatory bool, m amqp.Publishing) (confirmation, error) {
+	c, err := ch.PublishWithDeferredConfirm(exchange, key, mandatory, false, m)
+	if err != nil {
+		return nil, err // not a typed nil
+	}
+	return c, nil
+}
