@@ -180,7 +180,7 @@ func (c *Config) locate(a queueurl.Address) error {
 	case len(a.Hosts) > 1:
 		return errors.New("queue URL: a namespace is one host, and several are given")
 	case a.Path != "":
-		return fmt.Errorf("queue URL: nothing goes behind the namespace; the queue is the pipeline's topic, so write topic: %s there", a.Path)
+		return errors.New("queue URL: nothing goes behind the namespace: which queue it is, is the pipeline's topic")
 	case (a.User == "") != (a.Password == ""):
 		return errors.New("queue URL: a login is the policy's name and its key, want azservicebus://KEYNAME:KEY@namespace")
 	}

@@ -9,7 +9,7 @@ import (
 	"ferry/internal/config"
 )
 
-const connection = "Endpoint=sb://shop.servicebus.windows.net/;SharedAccessKeyName=ferry;SharedAccessKey=a+/b=="
+const sample = "Endpoint=sb://shop.servicebus.windows.net/;SharedAccessKeyName=ferry;SharedAccessKey=a+/b=="
 
 func TestParseURL(t *testing.T) {
 	for u, want := range map[string]Config{
@@ -19,15 +19,15 @@ func TestParseURL(t *testing.T) {
 			Namespace: "shop.servicebus.chinacloudapi.cn", ClientID: "11-22",
 		},
 		"azservicebus://ferry:a+/b==@shop.servicebus.windows.net?create=true&duplicate_detection=1h&session=key&redelivery=1m": {
-			ConnectionString: connection, Create: true, DuplicateDetection: time.Hour, Session: "key", Redelivery: time.Minute,
+			ConnectionString: sample, Create: true, DuplicateDetection: time.Hour, Session: "key", Redelivery: time.Minute,
 		},
-		"azservicebus://ferry:a%2B%2Fb%3D%3D@shop": {ConnectionString: connection},
+		"azservicebus://ferry:a%2B%2Fb%3D%3D@shop": {ConnectionString: sample},
 		"azservicebus:?connection_string=Endpoint%3Dsb%3A%2F%2Fshop.servicebus.windows.net%2F%3BSharedAccessKeyName%3Dferry%3BSharedAccessKey%3Da%2B%2Fb%3D%3D&websocket=true": {
-			ConnectionString: connection, WebSocket: true,
+			ConnectionString: sample, WebSocket: true,
 		},
-		connection: {ConnectionString: connection},
-		connection + "?partition=pipeline&max_record=1MiB&timeout=3s": {
-			ConnectionString: connection, Partition: "pipeline", MaxRecord: 1 << 20, Timeout: 3 * time.Second,
+		sample: {ConnectionString: sample},
+		sample + "?partition=pipeline&max_record=1MiB&timeout=3s": {
+			ConnectionString: sample, Partition: "pipeline", MaxRecord: 1 << 20, Timeout: 3 * time.Second,
 		},
 		"Endpoint=sb://localhost;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true;?management=localhost:5300": {
 			ConnectionString: "Endpoint=sb://localhost;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true;", Management: "localhost:5300",
@@ -55,7 +55,7 @@ func TestParseURLErrors(t *testing.T) {
 		"azservicebus:":                                                "queue URL: no namespace, want azservicebus://namespace.servicebus.windows.net",
 		"azservicebus://":                                              "queue URL: no namespace, want azservicebus://namespace.servicebus.windows.net",
 		"azservicebus://a,b":                                           "queue URL: a namespace is one host, and several are given",
-		"azservicebus://shop/orders":                                   "queue URL: nothing goes behind the namespace; the queue is the pipeline's topic, so write topic: orders there",
+		"azservicebus://shop/orders":                                   "queue URL: nothing goes behind the namespace: which queue it is, is the pipeline's topic",
 		"azservicebus://ferry@shop":                                    "queue URL: a login is the policy's name and its key, want azservicebus://KEYNAME:KEY@namespace",
 		"azservicebus://:key@shop":                                     "queue URL: a login is the policy's name and its key, want azservicebus://KEYNAME:KEY@namespace",
 		"azservicebus://a;b:key@shop":                                  "queue URL: neither a policy's name nor its key holds a semicolon",
@@ -98,19 +98,20 @@ func TestIsAddress(t *testing.T) {
 // FuzzParseURL: nothing panics, no error shows the login, and what is accepted is complete.
 func FuzzParseURL(f *testing.F) {
 	for _, u := range []string{
-		"azservicebus://shop", connection + "?create=true", "azservicebus://ferry:hunter2hunter2@shop", "endpoint=",
-		"azservicebus:?connection_string=" + connection, "azservicebus://n:k@h?session=key&partition=key",
+		"azservicebus://shop", sample + "?create=true", "azservicebus://ferry:key@shop", "endpoint=",
+		"azservicebus:?connection_string=" + sample, "azservicebus://n:k@h?session=key&partition=key",
 	} {
 		f.Add(u)
 	}
 	f.Fuzz(func(t *testing.T, u string) {
-		c, err := ParseURL(config.URL(u))
-		const secret = "hunter2hunter2"
-		if _, serr := ParseURL(config.URL(strings.Replace(u, "hunter", secret, 1))); serr != nil && strings.Contains(serr.Error(), secret) && strings.Contains(u, "@") {
-			if login, _, _ := strings.Cut(u, "@"); strings.Contains(login, "hunter") && !strings.ContainsAny(login, "?") {
-				t.Fatalf("%q: the error shows the login: %v", u, serr)
+		const secret = "hunter2"
+		for _, login := range []string{"azservicebus://ferry:" + secret + "@", "azservicebus://ferry:" + secret, sample + secret} {
+			_, err := ParseURL(config.URL(login + u))
+			if err != nil && strings.Contains(err.Error(), secret) && !strings.Contains(u, secret) {
+				t.Fatalf("%q: the error shows the login: %v", u, err)
 			}
 		}
+		c, err := ParseURL(config.URL(u))
 		if err != nil {
 			return
 		}

@@ -90,10 +90,21 @@ func dialTLS(ctx context.Context, cfg Config, host, port string) (net.Conn, erro
 	conn := tls.Client(raw, own)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
+		var untrusted *tls.CertificateVerificationError
+		if errors.As(err, &untrusted) {
+			err = certificateError{err}
+		}
 		return nil, err
 	}
 	return conn, nil
 }
+
+// certificateError is a broker's certificate that is not trusted. The mark makes the SDK give it back as it is, and not
+// try again.
+type certificateError struct{ error }
+
+func (certificateError) NonRetriable()   {}
+func (e certificateError) Unwrap() error { return e.error }
 
 // dialWebSocket carries AMQP over a WebSocket (subprotocol "amqp", OASIS AMQP over WebSocket binding).
 func dialWebSocket(ctx context.Context, cfg Config, host, address string) (net.Conn, error) {

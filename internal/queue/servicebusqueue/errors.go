@@ -41,6 +41,7 @@ func mapError(what string, err error) error {
 	var said *amqp.Error
 	var bus *azservicebus.Error
 	var identity *azidentity.AuthenticationFailedError
+	var certificate certificateError
 	var hopeless interface{ NonRetriable() }
 	var web *azcore.ResponseError
 	switch {
@@ -63,6 +64,8 @@ func mapError(what string, err error) error {
 		}
 	case errors.As(err, &identity):
 		return never("Entra ID refuses the identity; client_id picks a user-assigned one")
+	case errors.As(err, &certificate):
+		return never("is there a proxy in between that opens TLS? Its authority must be trusted by the system, see SSL_CERT_FILE")
 	case errors.As(err, &hopeless):
 		return never("there is no identity here: give the container a workload or managed identity, or write a policy's name and key into the queue's URL")
 	case errors.As(err, &web):
