@@ -269,6 +269,20 @@ func (s *Server) Messages(name string) []string {
 	return ids
 }
 
+// Purge takes everything out of a queue that nobody has received.
+func (s *Server) Purge(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q := s.find(name); q != nil {
+		for _, l := range q.lanes {
+			for _, m := range l.ready {
+				q.remove(m)
+			}
+			l.ready = nil
+		}
+	}
+}
+
 // Locked counts the messages of a queue that somebody has received and not settled.
 func (s *Server) Locked(name string) int {
 	s.mu.Lock()
