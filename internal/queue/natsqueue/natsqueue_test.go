@@ -51,7 +51,7 @@ func open(t testing.TB, c Config) *Queue {
 	return q
 }
 
-const redelivery = 400 * time.Millisecond
+const redelivery = time.Second
 
 func TestEmbedded(t *testing.T) {
 	s := serve(t, embedded.Options{})

@@ -77,6 +77,9 @@ func (q *Queue) get(ctx context.Context, t topic, start uint64, max int) (got []
 			return nil, 0, err
 		}
 		more, _ = strconv.ParseUint(m.Header.Get("Nats-Num-Pending"), 10, 64)
+		if more > 0 && !atLeast(q.info.Server, 2, 12) {
+			more-- // older servers count the message itself
+		}
 		got = append(got, queue.Stored{Record: decode(m.Header, m.Data), Position: int64(m.Sequence), Time: m.Time})
 	}
 	return got, more, nil
