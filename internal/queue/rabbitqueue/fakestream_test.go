@@ -115,7 +115,7 @@ func (s *fakeStreams) serve(conn net.Conn) {
 	s.done.Go(func() {
 		for a := range answers {
 			if _, err := conn.Write(a); err != nil {
-				for range answers { //nolint:revive // let go of the rest
+				for range answers { // let go of the rest
 				}
 			}
 		}

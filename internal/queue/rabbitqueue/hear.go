@@ -180,6 +180,12 @@ func (s *session) alarmed(b amqp.Blocking) {
 				c.end(fmt.Errorf("nothing written: %w", s.alarm()))
 			}
 		}
+		for f := range s.flight.all() {
+			if f.route.optional && f.call != nil { // a ping has its answer
+				f.call.end(s.alarm())
+				f.call = nil
+			}
+		}
 	}
 	s.wake.Signal()
 }

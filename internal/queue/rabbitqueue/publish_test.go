@@ -197,6 +197,9 @@ func TestAlarmInTheMiddle(t *testing.T) {
 				if err := q.Ping(t.Context()); !errors.Is(err, queue.ErrFull) {
 					t.Fatalf("ping under the alarm: %v", err)
 				}
+				if err := open(t, b.config()).Ping(t.Context()); !errors.Is(err, queue.ErrFull) {
+					t.Fatalf("ping of who has published nothing under the alarm: %v", err)
+				}
 				if waited := time.Since(begin); waited != 0 {
 					t.Fatalf("an alarm that is known costs %s", waited)
 				}

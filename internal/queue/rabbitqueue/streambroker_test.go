@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -348,4 +349,52 @@ func (s *lateStore) Put(ctx context.Context, key string, value []byte, rev uint6
 		return 0, errors.New("no answer")
 	}
 	return s.store.Put(ctx, key, value, rev)
+}
+
+// TestStreamAlarm: under an alarm of the disk (that of memory does not concern streams) commits fail with its reason, and afterwards go on without a record twice.
+func TestStreamAlarm(t *testing.T) {
+	c := parse(t, address(t, "FERRY_TEST_RABBITMQ_STREAM"))
+	address(t, "FERRY_TEST_RABBITMQ_CTL")
+	c.Timeout = time.Second
+	q := openStream(t, c, newStore())
+	topic := name(t, "alarm")
+	w := writer(t, q, topic)
+	var all []record.Record
+	ctx := within(t, 60*time.Second)
+	commit := func() (batch []record.Record, err error) {
+		batch = recs(topic, len(all), 100)
+		return batch, w.Commit(ctx, queue.Batch{Records: batch}, record.Cursor(fmt.Sprint(len(all))))
+	}
+	all, err := commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctl(t, "set_disk_free_limit", "mem_relative", "10000")
+	clear := func() { ctl(t, "set_disk_free_limit", "500MB") }
+	defer clear()
+	for { // the alarm takes a moment
+		batch, err := commit()
+		if err == nil {
+			all = append(all, batch...)
+			continue
+		}
+		if errors.Is(err, queue.ErrFull) && strings.Contains(err.Error(), "alarm clears") {
+			break
+		}
+		if !errors.Is(err, queue.ErrUnavailable) || ctx.Err() != nil {
+			t.Fatalf("commit under an alarm: %v", err)
+		}
+	}
+	clear()
+	for {
+		batch, err := commit()
+		if err == nil {
+			all = append(all, batch...)
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	once(t, streamIDs(t, q, topic), all)
 }

@@ -74,8 +74,10 @@ func mapStreamError(what string, err error) error {
 		switch said.code {
 		case 2:
 			return retry.Permanent(fmt.Errorf("%s: %w: %w: declare the stream, or let ferry do it with create=true in the queue's URL", what, queue.ErrNoTopic, err))
-		case 7, 8, 11, 12, 16, 17:
+		case 7, 8, 11, 12, 16:
 			return retry.Permanent(fmt.Errorf("%s: %w", what, err))
+		case 17: // what a new publisher is told under an alarm
+			return fmt.Errorf("%s: %w: RabbitMQ takes no records until its alarm clears: %w", what, queue.ErrFull, err)
 		}
 	}
 	return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -390,6 +391,12 @@ func (w *streamWriter) failure(ctx context.Context, what string, err error) erro
 	var large *queue.TooLargeError
 	if errors.As(err, &large) { // only where the broker's frames are smaller than its default
 		return retry.Permanent(fmt.Errorf("%s: %w", what, err))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// Under an alarm the broker reads no more from who writes to a stream, and does not say so; a ping hears of it.
+		if alarm := w.q.Ping(ctx); errors.Is(alarm, queue.ErrFull) {
+			return fmt.Errorf("%s: %w", what, alarm)
+		}
 	}
 	err = mapStreamError(what, err)
 	if errors.Is(err, queue.ErrNoTopic) { // somebody has deleted it: look again
