@@ -179,15 +179,15 @@ func verifyOrders(t *testing.T, dir string) {
 		}
 		seen[r.ID] = true
 	}
-	sameAsAPI(t, got)
+	sameAsAPI(t, got, "orders", orders)
 	nothingNew(t, dir)
 }
 
-// sameAsAPI compares records with those of the simulated API, in its order.
-func sameAsAPI(t *testing.T, got []stored) {
+// sameAsAPI compares records with the n of a set of the simulated API, in its order.
+func sameAsAPI(t *testing.T, got []stored, set string, n int) {
 	t.Helper()
-	if len(got) != orders {
-		t.Fatalf("%d records in the queue, want %d", len(got), orders)
+	if len(got) != n {
+		t.Fatalf("%d records in the queue, want %d", len(got), n)
 	}
 	api := mockapi.New(mockapi.Options{Seed: 1})
 	for i, r := range got {
@@ -195,11 +195,11 @@ func sameAsAPI(t *testing.T, got []stored) {
 		if err := json.Unmarshal(r.Data, &have); err != nil {
 			t.Fatal(err)
 		}
-		if err := json.Unmarshal(api.Record("orders", i), &want); err != nil {
+		if err := json.Unmarshal(api.Record(set, i), &want); err != nil {
 			t.Fatal(err)
 		}
 		if string(have.ID) != string(want.ID) {
-			t.Fatalf("record %d is order %s, want %s: the order is not kept", i, have.ID, want.ID)
+			t.Fatalf("record %d of the %s is %s, want %s: the order is not kept", i, set, have.ID, want.ID)
 		}
 	}
 }
