@@ -2,7 +2,6 @@ package sqsqueue
 
 import (
 	"bytes"
-
 	"context"
 	"errors"
 	"fmt"
@@ -101,13 +100,12 @@ type web struct{ client *http.Client }
 
 // Do implements sqs.HTTPClient.
 func (w web) Do(r *http.Request) (*http.Response, error) {
-	if r.Body == nil || r.ContentLength <= 0 {
-		return w.client.Do(r)
+	if r.Body != nil && r.ContentLength > 0 {
+		body := make([]byte, r.ContentLength)
+		if _, err := io.ReadFull(r.Body, body); err != nil {
+			return nil, fmt.Errorf("read the request's body: %w", err)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	body := make([]byte, r.ContentLength)
-	if _, err := io.ReadFull(r.Body, body); err != nil {
-		return nil, fmt.Errorf("read the request's body: %w", err)
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	return w.client.Do(r)
+	return w.client.Do(r) //nolint:gosec // G704: the address is the configuration's
 }

@@ -65,7 +65,6 @@ type fakeQueue struct {
 
 type fakeMessage struct {
 	fakeEntry
-	id      string
 	sent    time.Time
 	visible time.Time
 	count   int
