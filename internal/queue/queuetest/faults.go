@@ -173,7 +173,8 @@ func (f *faults) carry(w write, disturb func(i int)) {
 		for i, batch := range batches {
 			select {
 			case f.steps <- i:
-			case <-ctx.Done(): // nobody looks on any more
+			case <-ctx.Done(): // it takes too long, or nobody looks on any more
+				failure <- fmt.Errorf("batch %d: %w", i, context.Cause(ctx))
 				return
 			}
 			last += len(batch)
@@ -193,7 +194,7 @@ func (f *faults) carry(w write, disturb func(i int)) {
 			continue
 		}
 		f.typical = slices.Min(f.measured)
-		if i%every == 0 || every == 1 {
+		if i%every == 0 {
 			disturb(i / every)
 		}
 	}
