@@ -232,6 +232,36 @@ func TestLockEnds(t *testing.T) {
 	}
 }
 
+// TestSessionLock: a session comes again when its lock has ended, in order, and its old receipts are worth nothing.
+func TestSessionLock(t *testing.T) {
+	s := serve(t, servicebustest.Options{})
+	q := open(t, parse(t, s.ConnectionString()+"?create=true&session=pipeline"))
+	if err := q.Publish(within(t), "orders", recs("a", "b", "c")); err != nil {
+		t.Fatal(err)
+	}
+	first, err := q.Receive(within(t), "orders", 2, time.Second)
+	if err != nil || len(first) != 2 {
+		t.Fatalf("received %d, %v", len(first), err)
+	}
+	if err := q.Ack(within(t), "orders", first[0].Receipt); err != nil {
+		t.Fatal(err)
+	}
+	s.Advance(31 * time.Second)
+	again, err := q.Receive(within(t), "orders", 3, 5*time.Second)
+	if err != nil || len(again) != 2 || again[0].ID != "b" || again[1].ID != "c" || again[0].Attempt != 2 {
+		t.Fatalf("received again: %+v, %v", again, err)
+	}
+	short, cancel := context.WithTimeout(within(t), time.Second) // the SDK takes its time over a session that is lost
+	defer cancel()
+	if err := q.Ack(short, "orders", first[1].Receipt); err == nil {
+		t.Fatal("a receipt of the lock before was good")
+	}
+	if err := q.Ack(within(t), "orders", again[0].Receipt, again[1].Receipt); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, s, "orders")
+}
+
 // TestReceiptOutlivesConnection: a lock is not the connection's, so that an acknowledgement can be said after it.
 func TestReceiptOutlivesConnection(t *testing.T) {
 	s, q := prepared(t, servicebustest.QueueOptions{}, "")

@@ -16,10 +16,8 @@ const (
 	// may be on their way to it.
 	receiveBytes = 64 << 20
 	receiveMost  = 1000
-	// usualPatience is how long a receive that need not wait gives the broker to answer. A session has three times as
-	// long to be locked, which takes more round trips.
-	usualPatience   = 200 * time.Millisecond
-	sessionPatience = 3
+	// usualPatience is how long a receive that need not wait gives the broker to answer.
+	usualPatience = 200 * time.Millisecond
 )
 
 // taker is a receiver of the SDK, with or without a session.
@@ -38,9 +36,8 @@ type receiver struct {
 	opening slot                   // guards plain
 	plain   *azservicebus.Receiver // of a topic without sessions, once the broker has confirmed it
 
-	turn    slot                            // the SDK receives for one caller at a time; guards what follows
-	session *azservicebus.SessionReceiver   // the one that is received from
-	parked  []*azservicebus.SessionReceiver // kept for the receipts that are out
+	turn     slot                            // the SDK receives for one caller at a time; guards what follows
+	sessions []*azservicebus.SessionReceiver // that are locked, because receipts of them are out or were a moment ago
 }
 
 func (c *connection) receiver(topic string) *receiver {
@@ -101,8 +98,7 @@ func (r *receiver) renew(q *Queue, failed *azservicebus.Receiver) {
 }
 
 // Receive implements queue.Reader. Records are locked for this instance until they are acknowledged, given back, or
-// the queue's lock duration is over. Of a topic with sessions one session is received from at a time, and others are
-// only asked for when that has nothing more.
+// the queue's lock duration is over; of a topic with sessions, the whole session is.
 func (q *Queue) Receive(ctx context.Context, topic string, max int, wait time.Duration) ([]queue.Delivery, error) {
 	if err := q.enterTopic(topic); err != nil {
 		return nil, err
@@ -138,112 +134,45 @@ func (q *Queue) unlessClosed(err error) error {
 }
 
 func (q *Queue) receive(ctx context.Context, r *receiver, most int, wait time.Duration) ([]queue.Delivery, error) {
-	var plain *azservicebus.Receiver
-	withSessions := q.sessions(r.topic)
-	if !withSessions {
-		opening, cancel := context.WithTimeout(ctx, q.cfg.Timeout)
-		p, err := r.open(opening)
-		cancel()
-		if err != nil {
-			return nil, err
-		}
-		plain = p
+	if q.sessions(r.topic) {
+		return q.receiveSession(ctx, r, most, wait)
 	}
-	if most <= 0 {
-		return nil, nil
+	opening, cancel := context.WithTimeout(ctx, q.cfg.Timeout)
+	p, err := r.open(opening)
+	cancel()
+	if err != nil || most <= 0 {
+		return nil, err
 	}
 	end := time.Now().Add(max(wait, q.cfg.patience))
-	old := r.session != nil
-	if withSessions && !old {
-		end = later(end, time.Now().Add(sessionPatience*q.cfg.patience))
-	}
 	for {
-		var t taker = plain
-		limit := end
-		if withSessions {
-			if err := q.accept(ctx, r, end); err != nil || r.session == nil {
-				return nil, err
-			}
-			// Whether a session has more shows soon, and there may be others.
-			t, limit = r.session, time.Now().Add(q.cfg.patience)
-		}
-		waiting, cancel := context.WithDeadline(ctx, limit)
-		messages, err := t.ReceiveMessages(waiting, most, nil)
-		cancel()
+		messages, err := takeUntil(ctx, p, most, end)
 		if len(messages) > 0 {
-			return q.held.take(q, r, t, messages), nil
+			return q.held.take(q, r, p, messages), nil
 		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if withSessions {
-			q.leave(r)
-			if old { // the next gets a time of its own
-				old = false
-				end = later(end, time.Now().Add(sessionPatience*q.cfg.patience))
-			}
-			if err == nil || sessionOver(err) || errors.Is(err, context.DeadlineExceeded) {
-				continue // accept says when there is no other
-			}
-		}
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			r.renew(q, plain)
+		if err != nil {
+			r.renew(q, p)
 			return nil, err
 		}
-		if !time.Now().Before(end) {
+		if !time.Now().Before(end) { // it comes back sooner when it has mended its link
 			return nil, nil
 		}
 	}
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// accept locks the next session that has something, unless there is one at hand. It leaves r.session nil when none came
-// until the end.
-func (q *Queue) accept(ctx context.Context, r *receiver, end time.Time) error {
-	if r.session != nil {
-		return nil
-	}
+// takeUntil receives up to most messages, and waits for the first until the time given: nothing is no error.
+func takeUntil(ctx context.Context, t taker, most int, end time.Time) ([]*azservicebus.ReceivedMessage, error) {
 	waiting, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	s, err := r.c.client.AcceptNextSessionForQueue(waiting, r.topic, nil)
-	var said *azservicebus.Error
+	messages, err := t.ReceiveMessages(waiting, most, nil)
 	switch {
-	case err == nil:
-		r.session = s
-		return nil
+	case len(messages) > 0:
+		return messages, nil
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &said) && said.Code == azservicebus.CodeTimeout:
-		return nil
+		return nil, context.Cause(ctx)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, nil
 	}
-	return err
-}
-
-// sessionOver tells whether an error says no more than that the lock of a session has ended.
-func sessionOver(err error) bool {
-	var said *azservicebus.Error
-	return errors.As(err, &said) && (said.Code == azservicebus.CodeLockLost || said.Code == azservicebus.CodeConnectionLost)
-}
-
-// leave lets go of the present session, once no receipt of it is out: closing it gives its records back.
-func (q *Queue) leave(r *receiver) {
-	parked := append(r.parked, r.session)
-	r.session, r.parked = nil, nil
-	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
-	defer cancel()
-	for _, s := range parked {
-		if q.held.out(s) && time.Now().Before(s.LockedUntil()) {
-			r.parked = append(r.parked, s)
-			continue
-		}
-		_ = s.Close(ctx) // its lock ends in any case
-	}
+	return nil, err
 }
 
 // Browse implements queue.Reader. Positions are sequence numbers. Service Bus shows a queue from a number on, and only

@@ -193,6 +193,11 @@ func (q *Queue) holder(ctx context.Context, c *connection, topic string, token a
 	case q.sessions(topic) && (held == nil || held.receiver.c != c):
 		return nil, nil, fmt.Errorf("%w: it was received by another instance, or before this one lost its connection", queue.ErrReceipt)
 	case q.sessions(topic):
+		// The SDK would try for a quarter of a minute to lock the session again.
+		if s, ok := held.taker.(*azservicebus.SessionReceiver); ok && time.Now().After(s.LockedUntil()) {
+			q.held.drop(token)
+			return nil, nil, fmt.Errorf("%w: the lock of its session has ended", queue.ErrReceipt)
+		}
 		return held.taker, held.message, nil
 	}
 	t, err := c.receiver(topic).open(ctx)

@@ -237,18 +237,25 @@ func (c *conn) handle(f frame) error {
 		return nil
 	}
 	s := c.sessions[f.channel]
+	if s == nil && f.kind == typeEnd {
+		return nil // go-amqp ends a session again when our end came after it had stopped waiting
+	}
 	if s == nil {
-		return &Error{decodeError, fmt.Sprintf("channel %d has no session", f.channel)}
+		return &Error{decodeError, fmt.Sprintf("frame 0x%x on channel %d, which has no session", f.kind, f.channel)}
 	}
 	if f.kind == typeEnd {
-		s.end()
+		if !s.ended {
+			s.end()
+			c.send(frame{channel: f.channel, kind: typeEnd, fields: fields{}})
+		}
 		delete(c.sessions, f.channel)
-		c.send(frame{channel: f.channel, kind: typeEnd, fields: fields{}})
+		return nil
+	}
+	if s.ended { // what was on its way
 		return nil
 	}
 	if err := s.handle(f); err != nil {
 		s.end()
-		delete(c.sessions, f.channel)
 		c.send(frame{channel: f.channel, kind: typeEnd, fields: fields{err.wire()}})
 	}
 	return nil

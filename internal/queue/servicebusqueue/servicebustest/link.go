@@ -179,10 +179,13 @@ func (l *link) refuse(err *Error) {
 	l.detach(err)
 }
 
-// detach ends the link from this side.
+// detach ends the link from this side. Its handle stays taken until the client has detached too: what it sends until
+// then was on its way (part 2, 2.6.6).
 func (l *link) detach(err *Error) {
+	if l.dead {
+		return
+	}
 	l.gone()
-	delete(l.s.links, l.handle)
 	l.s.send(typeDetach, fields{l.handle, true, err.wire()})
 }
 

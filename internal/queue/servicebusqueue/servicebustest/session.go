@@ -21,6 +21,7 @@ type session struct {
 	window       int // transfers that the client takes
 	deliveries   uint32
 	unsettled    map[uint32]delivery
+	ended        bool // by us; the client's end is still to come
 }
 
 // delivery is one that the client has not settled.
@@ -42,6 +43,7 @@ func (s *session) send(kind uint64, f fields) {
 
 // end lets go of all links.
 func (s *session) end() {
+	s.ended = true
 	for _, l := range s.links {
 		l.gone()
 	}
@@ -62,12 +64,14 @@ func (s *session) handle(f frame) *Error {
 	case typeDetach:
 		handle := f.fields.uint(0)
 		l := s.links[handle]
-		if l == nil {
-			return nil // we had detached it ourselves, and this is the answer
-		}
-		l.gone()
 		delete(s.links, handle)
-		s.send(typeDetach, fields{handle, true})
+		switch {
+		case l == nil:
+			return &Error{badHandle, "detach of a link that is not attached"}
+		case !l.dead: // otherwise this is the answer
+			l.gone()
+			s.send(typeDetach, fields{handle, true})
+		}
 	default:
 		return &Error{notImplemented, "unknown performative"}
 	}
@@ -91,7 +95,7 @@ func (s *session) flow(f fields) *Error {
 	if l == nil {
 		return &Error{badHandle, "flow for a link that is not attached"}
 	}
-	if l.receives {
+	if l.receives || l.dead {
 		return nil
 	}
 	l.credit = int(f.uint(5) + f.uint(6) - l.delivered)
@@ -123,6 +127,9 @@ func (s *session) transfer(f frame) *Error {
 	}
 	l := s.links[f.fields.uint(0)]
 	if l == nil || !l.receives {
+		return &Error{badHandle, "transfer on a link that the client does not send on"}
+	}
+	if l.dead {
 		return nil // in flight when the link was detached
 	}
 	l.take(f)
