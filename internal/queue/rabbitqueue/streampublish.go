@@ -91,10 +91,11 @@ func (c *streamConn) confirms(publisher byte) (int, error) {
 }
 
 // encodeStream gives a record in AMQP 1.0's encoding, in which streams hold messages. RabbitMQ translates for consumers
-// by AMQP 0.9.1: they see the same properties and headers as from encode.
+// by AMQP 0.9.1: they see the same properties and headers as from encode, but for the delivery mode. That would be in the
+// header section, and RabbitMQ 3.10 ends the connection of a consumer by AMQP 0.9.1 that comes to a message with one;
+// what is in a stream is durable anyway.
 func encodeStream(r *record.Record, now time.Time) ([]byte, error) {
 	m := amqp1.Message{
-		Header:                &amqp1.MessageHeader{Durable: true},
 		Data:                  [][]byte{r.Data},
 		Properties:            &amqp1.MessageProperties{CreationTime: now},
 		ApplicationProperties: make(map[string]any, len(r.Headers)+2),
