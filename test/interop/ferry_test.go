@@ -3,12 +3,14 @@ package interop
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"ferry/internal/mockapi"
 )
@@ -64,7 +66,9 @@ func ferry(t *testing.T, dir, url, topic string, args ...string) []byte {
 	if err := os.WriteFile(filepath.Join(dir, "ferry.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), bin, args...)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // a run waits for a queue that is away, for ever
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Dir = dir
 	cmd.Env = []string{
 		"HOME=" + dir, "TMPDIR=" + dir, "QUEUE=" + url, "TOPIC=" + topic,

@@ -31,7 +31,7 @@ arguments = {"x-stream-offset": "first"} if stream else None
 for method, properties, body in channel.consume(topic, arguments=arguments, inactivity_timeout=2):
     if method is None:
         break
-    if properties.delivery_mode != 2:
+    if not stream and properties.delivery_mode != 2:  # a stream keeps everything, and does not say so
         sys.exit(f"message {method.delivery_tag} is not persistent")
     # Names with x- are RabbitMQ's own and say how it was delivered.
     headers = {n: v for n, v in (properties.headers or {}).items() if not n.startswith("x-")}
