@@ -11,7 +11,8 @@ rest-stats { enabled = false }
 generate-node-address = false
 messages-storage { enabled = true, driver-class = "org.h2.Driver", uri = "jdbc:h2:$folder/$1/data", username = "", password = "", prune-data-on-init = false }
 END
-  spawn "$1" java -Xmx128m "-Dconfig.file=$folder/$1/elasticmq.conf" "-Dlogback.configurationFile=$here/elasticmq/logback.xml" \
+  # It holds what is in the queues in memory too, and what tests leave behind adds up. Better gone than wedged.
+  spawn "$1" java -Xmx512m -XX:+ExitOnOutOfMemoryError "-Dconfig.file=$folder/$1/elasticmq.conf" "-Dlogback.configurationFile=$here/elasticmq/logback.xml" \
     -cp "$state/dist/elasticmq/*" org.elasticmq.server.Main
 }
 

@@ -25,7 +25,7 @@ kafka_format() {
 kafka_spawn() {
   local node=$1
   shift
-  spawn "$node" java "$@" -cp "$state/dist/kafka/*" "-Dlog4j2.configurationFile=$here/kafka/log4j2.properties" \
+  spawn "$node" java "$@" -XX:+ExitOnOutOfMemoryError -cp "$state/dist/kafka/*" "-Dlog4j2.configurationFile=$here/kafka/log4j2.properties" \
     kafka.Kafka "$folder/$node/server.properties"
 }
 
