@@ -245,7 +245,7 @@ func (c Config) host() (host string, emulator bool) {
 // check finds parameters that do not go together.
 func (c Config) check() error {
 	var errs []error
-	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("queue URL: "+format, args...)) }
+	refuse := func(why string) { errs = append(errs, errors.New("queue URL: "+why)) }
 	if c.Session != "" && c.Session != byNone && c.Partition != "" && c.Partition != byNone {
 		refuse("session and partition do not go together: the session id is the partition key")
 	}

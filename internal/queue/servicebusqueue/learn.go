@@ -83,7 +83,7 @@ func (q *Queue) look(ctx context.Context, topic string) (int, error) {
 			return 0, err
 		}
 		return largest(batch), nil
-	}, nil)
+	})
 	q.lose(ctx, c, err)
 	return max, mapError("connect to "+topic, err)
 }
@@ -113,7 +113,7 @@ func (q *Queue) survey(ctx context.Context) survey {
 	namespace, err := await(ctx, q, func(ctx context.Context) (string, error) {
 		r, err := q.admin.GetNamespaceProperties(ctx, nil)
 		return r.SKU, err
-	}, nil)
+	})
 	if err != nil {
 		s.closed = err
 		return s

@@ -31,7 +31,8 @@ func bare(t testing.TB, s *servicebustest.Server) *azservicebus.Client {
 func TestWhatOthersSee(t *testing.T) {
 	s, q := prepared(t, servicebustest.QueueOptions{}, "?partition=key")
 	r := record.Record{ID: "id-1", Key: "k", Data: []byte(`{"a":1}`), Headers: []record.Header{
-		{Name: record.HeaderContentType, Value: "application/json"}, {Name: record.HeaderPipeline, Value: "p"},
+		{Name: record.HeaderContentType, Value: "application/json"},
+		{Name: record.HeaderPipeline, Value: "p"},
 		{Name: "cloudEvents:type", Value: "t"},
 	}}
 	if err := q.Publish(within(t), "orders", []record.Record{r}); err != nil {

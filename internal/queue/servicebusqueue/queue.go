@@ -162,28 +162,22 @@ func (q *Queue) knows(topic string) bool {
 }
 
 // await runs one call of the SDK, which may hang on to its context for longer than it should, and returns when it is
-// done, when the context ends or when the configured time is over. late is called with what came after nobody waited
-// for it any more; it may be nil. Close waits for the call itself.
-func await[T any](ctx context.Context, q *Queue, f func(ctx context.Context) (T, error), late func(T)) (T, error) {
+// done, when the context ends or when the configured time is over. Close waits for the call itself.
+func await[T any](ctx context.Context, q *Queue, f func(ctx context.Context) (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
 	}
 	own, cancel := context.WithTimeout(ctx, q.cfg.Timeout)
 	done, left := make(chan result), make(chan struct{})
-	q.busy.Add(1) // the caller is counted already, so Close cannot be past its wait
-	go func() {
-		defer q.busy.Done()
+	q.busy.Go(func() { // the caller is counted already, so Close cannot be past its wait
 		defer cancel()
 		value, err := f(own)
 		select {
 		case done <- result{value, err}:
 		case <-left:
-			if late != nil && err == nil {
-				late(value)
-			}
 		}
-	}()
+	})
 	var none T
 	select {
 	case r := <-done:

@@ -147,7 +147,7 @@ func (q *Queue) receive(ctx context.Context, r *receiver, most int, wait time.Du
 	for {
 		messages, err := takeUntil(ctx, p, most, end)
 		if len(messages) > 0 {
-			return q.held.take(q, r, p, messages), nil
+			return q.held.take(r, p, messages), nil
 		}
 		if err != nil {
 			r.renew(q, p)
@@ -208,7 +208,7 @@ func (q *Queue) Browse(ctx context.Context, topic string, from int64, max int) (
 			r.renew(q, p)
 		}
 		return all, err
-	}, nil)
+	})
 	q.lose(ctx, c, err)
 	if err != nil {
 		return nil, mapError(fmt.Sprintf("look at %s", topic), err)

@@ -104,7 +104,7 @@ func (q *Queue) sendLane(topic string, items []*item) {
 		var said sent
 		said, err = await(context.Background(), q, func(ctx context.Context) (sent, error) {
 			return q.sendOne(ctx, s, topic, items)
-		}, nil)
+		})
 		if err != nil {
 			break
 		}

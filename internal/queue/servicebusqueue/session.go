@@ -26,7 +26,7 @@ func (q *Queue) receiveSession(ctx context.Context, r *receiver, most int, wait 
 			// Its link is open, so that what it has is here in one round trip.
 			messages, err := takeUntil(ctx, s, most, time.Now().Add(q.cfg.patience/4))
 			if len(messages) > 0 {
-				return q.held.take(q, r, s, messages), nil
+				return q.held.take(r, s, messages), nil
 			}
 			if ctx.Err() != nil {
 				return nil, err
@@ -46,7 +46,7 @@ func (q *Queue) receiveSession(ctx context.Context, r *receiver, most int, wait 
 			r.sessions = append(r.sessions, s)
 			messages, err := takeUntil(ctx, s, most, time.Now().Add(q.cfg.patience))
 			if len(messages) > 0 {
-				return q.held.take(q, r, s, messages), nil
+				return q.held.take(r, s, messages), nil
 			}
 			if err != nil && !sessionOver(err) {
 				return nil, err

@@ -44,7 +44,7 @@ type holdings struct {
 }
 
 // take keeps what was received for Ack and Nack, and gives it as deliveries.
-func (h *holdings) take(q *Queue, r *receiver, t taker, messages []*azservicebus.ReceivedMessage) []queue.Delivery {
+func (h *holdings) take(r *receiver, t taker, messages []*azservicebus.ReceivedMessage) []queue.Delivery {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.by) >= h.sweep {
@@ -138,7 +138,7 @@ func (q *Queue) settle(ctx context.Context, verb, topic string, receipts []strin
 		}
 		_, err = await(ctx, q, func(ctx context.Context) (struct{}, error) {
 			return struct{}{}, q.settleAll(ctx, c, topic, tokens, say)
-		}, nil)
+		})
 		q.lose(ctx, c, err)
 		errs = append(errs, mapError(what, err))
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
 
 	"ferry/internal/queue"
@@ -31,7 +30,7 @@ type description struct {
 func (q *Queue) describe(ctx context.Context, topic string) (*description, error) {
 	r, err := await(ctx, q, func(ctx context.Context) (*admin.GetQueueResponse, error) {
 		return q.admin.GetQueue(ctx, topic, nil)
-	}, nil)
+	})
 	if err != nil || r == nil {
 		return nil, err
 	}
@@ -128,16 +127,16 @@ func (q *Queue) fits(topic string, d *description) error {
 // make makes a topic.
 func (q *Queue) make(ctx context.Context, topic string) error {
 	properties := &admin.QueueProperties{
-		LockDuration: to.Ptr(iso(q.cfg.Redelivery)), RequiresSession: to.Ptr(q.sessions(topic)),
-		RequiresDuplicateDetection: to.Ptr(true), DuplicateDetectionHistoryTimeWindow: to.Ptr(iso(q.cfg.window())),
+		LockDuration: new(iso(q.cfg.Redelivery)), RequiresSession: new(q.sessions(topic)),
+		RequiresDuplicateDetection: new(true), DuplicateDetectionHistoryTimeWindow: new(iso(q.cfg.window())),
 	}
 	if isDead(topic) {
-		properties.MaxDeliveryCount = to.Ptr[int32](deadDeliveries)
+		properties.MaxDeliveryCount = new(int32(deadDeliveries))
 	}
 	_, err := await(ctx, q, func(ctx context.Context) (struct{}, error) {
 		_, err := q.admin.CreateQueue(ctx, topic, &admin.CreateQueueOptions{Properties: properties})
 		return struct{}{}, err
-	}, nil)
+	})
 	var said *azcore.ResponseError
 	switch {
 	case errors.As(err, &said) && said.StatusCode == http.StatusConflict: // another was first
@@ -178,7 +177,7 @@ func (q *Queue) Stats(ctx context.Context, topic string) (queue.Stats, error) {
 	defer q.busy.Done()
 	r, err := await(ctx, q, func(ctx context.Context) (*admin.GetQueueRuntimePropertiesResponse, error) {
 		return q.admin.GetQueueRuntimeProperties(ctx, topic, nil)
-	}, nil)
+	})
 	switch {
 	case err != nil:
 		return queue.Stats{}, mapError("count "+topic, err)

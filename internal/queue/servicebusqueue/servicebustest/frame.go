@@ -134,7 +134,7 @@ const (
 	DetachForced    = "amqp:link:detach-forced"
 
 	notImplemented  = "amqp:not-implemented"
-	creditExceeded  = "amqp:link:transfer-limit-exceeded"
+	creditExceeded  = "amqp:link:transfer-limit-exceeded" //nolint:gosec // no credential but a condition
 	windowViolation = "amqp:session:window-violation"
 	badHandle       = "amqp:session:unattached-handle"
 	decodeError     = "amqp:decode-error"

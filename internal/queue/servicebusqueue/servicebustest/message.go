@@ -31,14 +31,13 @@ type message struct {
 	body        []byte
 	size        int
 
-	sequence  int64
-	enqueued  time.Time
-	count     uint32 // deliveries that failed
-	token     uuid   // of the lock
-	until     time.Time
-	holder    *link // who has the lock; nil: nobody
-	gone      bool  // settled, and only still in the order of all
-	queuedFor *queue
+	sequence int64
+	enqueued time.Time
+	count    uint32 // deliveries that failed
+	token    uuid   // of the lock
+	until    time.Time
+	holder   *link // who has the lock; nil: nobody
+	gone     bool  // settled, and only still in the order of all
 }
 
 // locked tells whether somebody has the message now.

@@ -132,7 +132,7 @@ func (q *queue) store(batch []*message) *Error {
 
 func (q *queue) add(m *message) {
 	q.sequence++
-	m.sequence, m.enqueued, m.queuedFor = q.sequence, q.s.now(), q
+	m.sequence, m.enqueued = q.sequence, q.s.now()
 	q.all = append(q.all, m)
 	q.bytes += int64(m.size)
 	heap.Push(&q.lane(m.session).ready, m)

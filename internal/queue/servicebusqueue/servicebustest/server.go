@@ -9,6 +9,7 @@ package servicebustest
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,7 @@ import (
 // Rights are the claims of a shared access policy.
 type Rights int
 
+// The claims, which can be added.
 const (
 	Send Rights = 1 << iota
 	Listen
@@ -120,7 +122,7 @@ func Start(o Options) (*Server, error) {
 }
 
 func (s *Server) listen() error {
-	l, err := net.Listen("tcp", s.options.Address)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", s.options.Address)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
