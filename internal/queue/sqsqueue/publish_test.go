@@ -365,6 +365,41 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
+// TestGather: a standard queue does not send a request for each call either, once two are on their way.
+func TestGather(t *testing.T) {
+	f := newFake(t)
+	q := open(t, parse(t, f.url("&fifo=false")))
+	if err := q.Prepare(t.Context(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	hold := make(chan struct{})
+	f.on = func(op string, _ []byte) answerTo {
+		if op == "SendMessageBatch" {
+			<-hold
+		}
+		return answerTo{}
+	}
+	var wg sync.WaitGroup
+	for i := range eager + 4*maxEntries {
+		wg.Go(func() {
+			if err := q.Publish(t.Context(), "orders", numbered(i, i+1)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	s := &q.topics["orders"].sender
+	eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.flying >= eager+4 && s.waiting == 0
+	})
+	close(hold)
+	wg.Wait()
+	if n := f.count("SendMessageBatch"); n != eager+4 {
+		t.Errorf("%d requests, want %d", n, eager+4)
+	}
+}
+
 func eventually(t *testing.T, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !f(); {
