@@ -28,6 +28,7 @@ func cursorKey(topic, pipeline string) string { return topic + "/" + pipeline }
 type saved struct {
 	cursor         record.Cursor
 	writer, commit string
+	open           bool // behind it lies another whose transaction was not decided in time
 }
 
 func (q *Queue) cursorMessage(key string, s saved) kgo.Record {
@@ -54,8 +55,8 @@ func readSaved(m *kgo.Record) saved {
 	return s
 }
 
-// readCursor finds a key's newest committed record. It sees every commit whose outcome was known before the call, and
-// waits up to settleTime for one that is being marked.
+// readCursor finds a key's newest committed record. It waits up to settleTime for one that is being decided; open says
+// that this was not enough. To whoever has claimed the key's transactional id nothing is open: the claim ends it.
 func (q *Queue) readCursor(ctx context.Context, key string) (saved, error) {
 	l, err := q.layout(ctx, q.cfg.Cursors)
 	if errors.Is(err, queue.ErrNoTopic) {
@@ -66,12 +67,14 @@ func (q *Queue) readCursor(ctx context.Context, key string) (saved, error) {
 	}
 	home := int32(q.partitioner().ForTopic(q.cfg.Cursors).Partition(&kgo.Record{Key: []byte(key)}, len(l.leaders)))
 	s, found, err := q.lastOf(ctx, part{q.cfg.Cursors, home}, key)
+	open := s.open
 	// When the topic was given more partitions, the newest record lies where the key belonged before.
 	for n := int32(0); err == nil && !found && int(n) < len(l.leaders); n++ {
 		if n != home {
 			s, found, err = q.lastOf(ctx, part{q.cfg.Cursors, n}, key)
 		}
 	}
+	s.open = s.open || open
 	return s, err
 }
 
@@ -81,8 +84,8 @@ func (q *Queue) readCursor(ctx context.Context, key string) (saved, error) {
 func (q *Queue) lastOf(ctx context.Context, p part, key string) (saved, bool, error) {
 	begin := time.Now()
 	for {
-		s, found, open, err := q.lastOfOnce(ctx, p, key)
-		if err != nil || !open || time.Since(begin) > settleTime {
+		s, found, err := q.lastOfOnce(ctx, p, key)
+		if err != nil || !s.open || time.Since(begin) > q.patience() {
 			return s, found, err
 		}
 		if err := retry.Sleep(ctx, 5*time.Millisecond); err != nil {
@@ -91,17 +94,18 @@ func (q *Queue) lastOf(ctx context.Context, p part, key string) (saved, bool, er
 	}
 }
 
-func (q *Queue) lastOfOnce(ctx context.Context, p part, key string) (s saved, found, open bool, err error) {
+func (q *Queue) lastOfOnce(ctx context.Context, p part, key string) (s saved, found bool, err error) {
 	ends, err := q.offsets(ctx, p.topic, q.adm.ListEndOffsets)
 	if err != nil {
-		return s, false, false, err
+		return s, false, err
 	}
 	stables, err := q.offsets(ctx, p.topic, q.adm.ListCommittedOffsets)
 	if err != nil {
-		return s, false, false, err
+		return s, false, err
 	}
 	end, stable := ends[p.n], stables[p.n]
 
+	open := false
 	if stable < end {
 		undecided := make(map[int64]saved) // by producer
 		_, err = q.walk(ctx, p, stable, end, all, func(m *kgo.Record) bool {
@@ -120,17 +124,14 @@ func (q *Queue) lastOfOnce(ctx context.Context, p part, key string) (s saved, fo
 			return true
 		})
 		if err != nil {
-			return saved{}, false, false, err
+			return saved{}, false, err
 		}
 		open = len(undecided) > 0
-		if found {
-			return s, true, open, nil
-		}
 	}
 
 	start, err := q.start(ctx, p)
 	if err != nil {
-		return saved{}, false, false, err
+		return saved{}, false, err
 	}
 	high := stable
 	for window := int64(64); !found && high > start; window *= 8 {
@@ -142,11 +143,12 @@ func (q *Queue) lastOfOnce(ctx context.Context, p part, key string) (s saved, fo
 			return true
 		})
 		if err != nil {
-			return saved{}, false, false, err
+			return saved{}, false, err
 		}
 		high = low
 	}
-	return s, found, open, nil
+	s.open = open
+	return s, found, nil
 }
 
 // isCommitMark reads the key of a record that ends a transaction: version and type, two bytes each; 1 is a commit.

@@ -22,8 +22,9 @@ const (
 	// fetchBytes bounds one fetch (invariant 7). A batch that is larger comes whole.
 	fetchBytes = 1 << 20
 	// settleTime is how long a reader waits for commits that are confirmed and not yet marked so in the partition,
-	// which takes the cluster some milliseconds. A transaction that is open for longer is not waited for.
-	settleTime = 500 * time.Millisecond
+	// which takes the cluster some milliseconds, and longer under load. A transaction that is open for longer is not
+	// waited for. It is never more than a quarter of the time-out.
+	settleTime = 2 * time.Second
 )
 
 // layout says where a topic's partitions are.
@@ -223,6 +224,9 @@ func (q *Queue) offsets(ctx context.Context, name string, list func(context.Cont
 	}
 }
 
+// patience is settleTime, within the time that a caller has.
+func (q *Queue) patience() time.Duration { return min(settleTime, q.cfg.Timeout/4) }
+
 // settled gives the bounds of a topic's partitions for readers of committed records. What was confirmed before the call
 // lies within, for it waits for the marks of commits under way, up to settleTime.
 func (q *Queue) settled(ctx context.Context, name string) (map[int32]bounds, error) {
@@ -246,7 +250,7 @@ func (q *Queue) settled(ctx context.Context, name string) (map[int32]bounds, err
 			found[n] = bounds{min(starts[n], end), end}
 			behind = behind || end < written[n]
 		}
-		if !behind || time.Since(begin) > settleTime {
+		if !behind || time.Since(begin) > q.patience() {
 			return found, nil
 		}
 		if err := retry.Sleep(ctx, 5*time.Millisecond); err != nil {

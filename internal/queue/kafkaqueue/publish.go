@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -30,16 +31,13 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 	if ctx.Err() != nil {
 		return fmt.Errorf("publish to %s: nothing written: %w", name, context.Cause(ctx))
 	}
-	// The producer's own time ends first and gives the reason; this is for a producer that hangs.
-	bound, cancel := q.within(ctx, 3*q.cfg.Timeout)
-	defer cancel()
 	single := false
 	for at := 0; at < len(batch); {
 		n := chunk(batch[at:])
 		if single {
 			n = 1
 		}
-		done, err := q.send(ctx, bound, name, batch[at:at+n], func(i int) bool { return failed[at+i] != nil })
+		done, err := q.send(ctx, name, batch[at:at+n], func(i int) bool { return failed[at+i] != nil })
 		switch {
 		case err == nil:
 			at += n
@@ -91,24 +89,33 @@ func partly(done int, failed map[int]error, err error) error {
 
 // outcome collects what the producer says of a call's records.
 type outcome struct {
+	mu    sync.Mutex
 	first int // index of the first record that was not confirmed
 	err   error
 	left  int
 	done  chan struct{}
 }
 
+// back takes the producer's word on the i-th record, and tells whether it was the last that was waited for.
+func (o *outcome) back(i int, err error) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err != nil && i < o.first {
+		o.first, o.err = i, err
+	}
+	o.left--
+	return o.left == 0
+}
+
 // send publishes records, those to skip left out, and returns how many before the first failure are durable.
-func (q *Queue) send(ctx, bound context.Context, name string, batch []record.Record, skip func(int) bool) (int, error) {
+func (q *Queue) send(ctx context.Context, name string, batch []record.Record, skip func(int) bool) (int, error) {
 	need := 0
 	for i := range batch {
 		need += weight(&batch[i])
 	}
 	room := int64(min(need, bufferedBytes)) // a single record may be larger than that
-	if err := q.room.Acquire(bound, room); err != nil {
-		if ctx.Err() != nil {
-			return 0, fmt.Errorf("publish to %s: nothing written: %w", name, context.Cause(ctx))
-		}
-		return 0, q.mapError(ctx, "publish to "+name, fmt.Errorf("wait for room among the records under way: %w", q.why(name, err)))
+	if err := q.acquire(ctx, name, room); err != nil {
+		return 0, err
 	}
 	messages := encodeAll(make([]kgo.Record, 0, len(batch)), name, batch)
 	o := &outcome{first: len(batch), left: 1, done: make(chan struct{})}
@@ -117,16 +124,8 @@ func (q *Queue) send(ctx, bound context.Context, name string, batch []record.Rec
 			o.left++
 		}
 	}
-	// The producer calls back from one goroutine at a time, but not from this one.
 	back := func(i int, err error) {
-		q.counting.Lock()
-		if err != nil && i < o.first {
-			o.first, o.err = i, err
-		}
-		o.left--
-		last := o.left == 0
-		q.counting.Unlock()
-		if last {
+		if o.back(i, err) {
 			q.room.Release(room)
 			close(o.done)
 		}
@@ -137,19 +136,38 @@ func (q *Queue) send(ctx, bound context.Context, name string, batch []record.Rec
 			q.cl.Produce(q.ctx, &messages[i], func(_ *kgo.Record, err error) { back(i, err) })
 		}
 	}
-	back(0, nil)
+	back(len(batch), nil)
+	// The producer's own time ends first and gives the reason; this is for a producer that hangs.
+	limit := time.NewTimer(3 * q.cfg.Timeout)
+	defer limit.Stop()
 	select {
 	case <-o.done:
-	case <-bound.Done():
-		if ctx.Err() != nil {
-			return 0, fmt.Errorf("publish to %s: outcome unknown: %w", name, context.Cause(ctx))
-		}
-		return 0, q.mapError(ctx, "publish to "+name, context.Cause(bound))
+	case <-limit.C:
+		return 0, q.mapError(ctx, "publish to "+name, context.DeadlineExceeded)
+	case <-ctx.Done():
+		return 0, fmt.Errorf("publish to %s: outcome unknown: %w", name, context.Cause(ctx))
 	}
 	if o.err == nil {
 		return len(batch), nil
 	}
 	return o.first, q.publishFailure(ctx, name, o.err)
+}
+
+// acquire waits for room among the records under way.
+func (q *Queue) acquire(ctx context.Context, name string, room int64) error {
+	if q.room.TryAcquire(room) {
+		return nil
+	}
+	bound, cancel := q.within(ctx, 3*q.cfg.Timeout)
+	defer cancel()
+	err := q.room.Acquire(bound, room)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("publish to %s: nothing written: %w", name, context.Cause(ctx))
+	}
+	return q.mapError(ctx, "publish to "+name, fmt.Errorf("wait for room among the records under way: %w", q.why(name, err)))
 }
 
 func (q *Queue) publishFailure(ctx context.Context, name string, err error) error {

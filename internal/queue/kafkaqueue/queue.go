@@ -35,8 +35,7 @@ type Queue struct {
 	// browseBytes bounds what one Browse holds in memory (invariant 7).
 	browseBytes int
 
-	room     *semaphore.Weighted // bytes of Publish calls under way
-	counting sync.Mutex          // guards the outcomes of Publish calls
+	room *semaphore.Weighted // bytes of Publish calls under way
 
 	topics  sync.Map // name → *topic, those seen to be there
 	layouts sync.Map // name → *layout

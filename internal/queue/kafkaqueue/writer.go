@@ -261,6 +261,9 @@ func (w *writer) mine(ctx context.Context) (saved, error) {
 	last, err := w.q.readCursor(ctx, w.key)
 	if err == nil && last.writer != w.name {
 		err = queue.ErrFenced
+		if last.open && w.client() == nil {
+			err = nil // what is open may be this writer's own; a claim decides it
+		}
 	}
 	return last, err
 }
