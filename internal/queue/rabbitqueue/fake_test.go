@@ -226,4 +226,3 @@ func (c *fakeConn) Channel() (channel, error) {
 	c.channels = append(c.channels, ch)
 	return ch, nil
 }
-

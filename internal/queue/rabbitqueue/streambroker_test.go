@@ -209,6 +209,43 @@ func testStreamPage(t *testing.T, c Config) {
 	}
 }
 
+// TestStreamBoundaries: after an interrupted commit the source hands the same records over in other portions.
+func TestStreamBoundaries(t *testing.T) { streamBrokers(t, testStreamBoundaries) }
+
+func testStreamBoundaries(t *testing.T, c Config) {
+	for stored := 0; stored <= 20; stored += 5 {
+		for _, portion := range []int{1, 3, 7, 20, 30} {
+			q := openStream(t, c, newStore())
+			topic := name(t, "portions")
+			all := recs(topic, 0, 60)
+			interrupted(t, writer(t, q, topic), all[:20], stored)
+			for from := 0; from < len(all); from += portion {
+				w := writer(t, q, topic) // each in a run of its own
+				batch := queue.Batch{Records: all[from:min(from+portion, len(all))]}
+				if from == portion {
+					if err := w.Commit(t.Context(), queue.Batch{}, record.Cursor("nothing")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := w.Commit(t.Context(), batch, record.Cursor(fmt.Sprint(from))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			once(t, streamIDs(t, q, topic), all)
+			w := writer(t, q, topic)
+			if n := w.entry.Records.planned(); n > 0 {
+				t.Fatalf("%d ids are planned when all is done", n)
+			}
+			if err := w.Commit(t.Context(), queue.Batch{Records: all[:5]}, record.Cursor("again")); err != nil { // a backfill
+				t.Fatal(err)
+			}
+			if n := len(streamIDs(t, q, topic)); n != 65 {
+				t.Fatalf("%d records after a backfill of 5, want 65", n)
+			}
+		}
+	}
+}
+
 // TestStreamZombie: a fenced writer that goes on publishing does what its successor does anyway.
 func TestStreamZombie(t *testing.T) { streamBrokers(t, testStreamZombie) }
 

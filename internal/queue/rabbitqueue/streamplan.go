@@ -80,6 +80,32 @@ func (p streamPlace) without(batch []numbered, last uint64) streamPlace {
 	return next
 }
 
+// after is the place when a batch is committed, which match gave for a plan of old ids. A commit after an interrupted one
+// need not be as large as that was: what else was planned, and lies in the stream already, stays in the plan for the
+// commits that follow. It is forgotten with the first batch that has none of it, for the source has gone on then.
+func (p streamPlace) after(batch []numbered, old int) streamPlace {
+	if len(batch) == 0 {
+		return p
+	}
+	next := streamPlace{Next: p.Next, Plan: bytes.Clone(p.Plan)}
+	known := false
+	for _, n := range batch {
+		i := int(n.id - p.Next)
+		known = known || i < old
+		copy(next.Plan[i*digestSize:], void[:])
+	}
+	first := 0 // that is still open
+	for first < next.planned() && next.at(first) == void {
+		first++
+	}
+	if !known || first == next.planned() || next.planned() > 2*streamCommit {
+		return p.done()
+	}
+	next.Next += uint64(first)
+	next.Plan = next.Plan[first*digestSize:]
+	return next
+}
+
 // done is the place behind the plan.
 func (p streamPlace) done() streamPlace {
 	return streamPlace{Next: p.Next + uint64(p.planned())}

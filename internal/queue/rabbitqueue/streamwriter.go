@@ -232,13 +232,14 @@ func (w *streamWriter) Commit(ctx context.Context, b queue.Batch, next record.Cu
 	if done, err := w.catchUp(ctx, b, next); done || err != nil {
 		return err
 	}
+	e := w.entry
 	if b.Len() > 0 {
-		if err := w.write(ctx, b); err != nil {
+		var err error
+		if e.Records, e.Dead, err = w.write(ctx, b); err != nil {
 			return err
 		}
 	}
-	e := w.entry
-	e.Records, e.Dead, e.Cursor = e.Records.done(), e.Dead.done(), bytes.Clone(next)
+	e.Name, e.Cursor = w.entry.Name, bytes.Clone(next)
 	return w.put(ctx, e, batchDigest(b))
 }
 
@@ -332,32 +333,33 @@ func (w *streamWriter) put(ctx context.Context, e streamEntry, final []byte) err
 	return nil
 }
 
-// write plans and publishes a batch.
-func (w *streamWriter) write(ctx context.Context, b queue.Batch) error {
+// write plans and publishes a batch, and gives the places in the streams behind it.
+func (w *streamWriter) write(ctx context.Context, b queue.Batch) (records, dead streamPlace, err error) {
 	c, err := w.connect(ctx)
 	if err != nil {
-		return err
+		return records, dead, err
 	}
-	err = w.publish(ctx, c, b)
+	old := [2]int{w.entry.Records.planned(), w.entry.Dead.planned()}
+	batches, err := w.publish(ctx, c, b)
 	if err != nil {
 		w.hangUp() // answers to come would be taken for those of the next attempt
+		return records, dead, err
 	}
-	return err
+	return w.entry.Records.after(batches[0], old[0]), w.entry.Dead.after(batches[1], old[1]), nil
 }
 
-func (w *streamWriter) publish(ctx context.Context, c *streamConn, b queue.Batch) error {
+func (w *streamWriter) publish(ctx context.Context, c *streamConn, b queue.Batch) (batches [2][]numbered, err error) {
 	timeout := w.q.cfg.Timeout
 	what := "commit to " + w.topic
 	defer c.bound(ctx, timeout)()
 	e := w.entry
 	places := [2]*streamPlace{&e.Records, &e.Dead}
-	var batches [2][]numbered
 	for i, records := range [2][]record.Record{b.Records, b.Dead} {
 		next, batch, missing := places[i].match(records)
 		if missing { // what is in the stream already must keep its place in the plan
 			last, err := c.sequence(e.Name, w.stream(i))
 			if err != nil {
-				return w.failure(ctx, what, err)
+				return batches, w.failure(ctx, what, err)
 			}
 			next = next.without(batch, last)
 		}
@@ -365,7 +367,7 @@ func (w *streamWriter) publish(ctx context.Context, c *streamConn, b queue.Batch
 	}
 	if !e.Records.equal(w.entry.Records) || !e.Dead.equal(w.entry.Dead) {
 		if err := w.put(ctx, e, nil); err != nil {
-			return err
+			return batches, err
 		}
 	}
 	extend := func() {
@@ -377,10 +379,10 @@ func (w *streamWriter) publish(ctx context.Context, c *streamConn, b queue.Batch
 	for i, batch := range batches {
 		extend()
 		if err := c.publish(byte(i), batch, extend); err != nil {
-			return w.failure(ctx, what, err)
+			return batches, w.failure(ctx, what, err)
 		}
 	}
-	return nil
+	return batches, nil
 }
 
 // failure maps an error of the connection; the caller's own wish comes first.
