@@ -34,11 +34,21 @@ func (s *Server) Healthy() error {
 // health asks the server itself: are all streams there, has one met a write error.
 func health(ns *server.Server) error {
 	h := ns.Healthz(&server.HealthzOptions{})
+	// It first looks whether it is ready, and gives itself a millisecond for that, which a loaded machine may not have:
+	// so it is asked again.
+	for try := 0; try < patience && strings.HasPrefix(h.Error, "failed to be ready for connections"); try++ {
+		if ns.ReadyForConnections(10 * time.Millisecond) {
+			h = ns.Healthz(&server.HealthzOptions{})
+		}
+	}
 	if h.Error == "" {
 		return nil
 	}
 	return errors.New(strings.TrimSuffix(h.Error, "."))
 }
+
+// patience is how often health asks a server that is not ready: for ten seconds at least.
+const patience = 1000
 
 // wedged tells the failures that only a restart ends: a stream that met a write error refuses everything from then on,
 // and so does a server that has switched its storage off. Others are left alone: a stream that is just being made, for
