@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -332,4 +333,40 @@ func TestUnreachable(t *testing.T) {
 	if err := q.Ping(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("ping under a cancelled context: %v", err)
 	}
+}
+
+// TestCloseEndsReceive: who waits for a record is told that the queue is closed, and Close does not wait for the record.
+func TestCloseEndsReceive(t *testing.T) {
+	s := serve(t, servicebustest.Options{})
+	if err := s.CreateQueue("orders", servicebustest.QueueOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	q := open(t, parse(t, s.ConnectionString()))
+	if _, err := q.Receive(within(t), "orders", 1, 0); err != nil { // makes the link
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	done := make(chan error, 1)
+	go func() {
+		_, err := q.Receive(within(t), "orders", 1, 15*time.Second)
+		done <- err
+	}()
+	for !q.receiving("orders") {
+		runtime.Gosched()
+	}
+	if err := q.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, queue.ErrClosed) {
+		t.Fatalf("receive on a queue that was closed meanwhile: %v", err)
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Fatalf("closing waited %s for a record", took)
+	}
+}
+
+// receiving tells whether a call receives from the topic.
+func (q *Queue) receiving(topic string) bool {
+	c, err := q.conn()
+	return err == nil && len(c.receiver(topic).turn) > 0
 }
