@@ -75,7 +75,7 @@ func (b *bench) runInto(url, api, topic string, count int) (rate, cpu float64, e
 	if err != nil {
 		return 0, 0, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a folder under the one that is removed at the end
+	defer os.RemoveAll(dir) // in the folder that is removed at the end
 	p, err := start(dir, b.ferry, "run", "orders", "--json")
 	if err != nil {
 		return 0, 0, err

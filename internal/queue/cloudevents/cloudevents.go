@@ -144,7 +144,8 @@ func (q *events) structured(r *record.Record) record.Record {
 	}
 	b = append(b, `,"data":`...)
 	b = append(b, r.Data...)
-	out.Data = append(b, '}')
+	b = append(b, '}')
+	out.Data = b
 	out.Headers = make([]record.Header, 0, len(r.Headers)+1)
 	for _, h := range r.Headers {
 		if h.Name != record.HeaderContentType {

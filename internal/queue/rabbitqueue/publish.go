@@ -2,6 +2,7 @@ package rabbitqueue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"ferry/internal/queue"
@@ -31,8 +32,12 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 		if err != nil {
 			return fmt.Errorf("publish to %s: %w", topic, err)
 		}
+		known := q.knows(topic)
 		c := &call{route: route, records: good}
 		if err := s.publish(ctx, c); err != nil {
+			if known && errors.Is(err, queue.ErrNoTopic) {
+				err = gone(err)
+			}
 			return part(fmt.Errorf("publish to %s: %w", topic, err), c.durable, index)
 		}
 		q.wrote(topic)
@@ -41,6 +46,12 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 		return &queue.BatchError{Failed: failed, Total: len(batch)}
 	}
 	return nil
+}
+
+// gone is a missing topic that was there before. That may clear by itself, so the mark of the permanent is left behind: a
+// broker that comes up again takes connections before it routes to every queue.
+func gone(err error) error {
+	return fmt.Errorf("%w any more, or not yet after a restart of the broker: %s", queue.ErrNoTopic, err.Error())
 }
 
 // sift takes out the records that can never be published. index tells where the good ones were, nil: all are good.
