@@ -36,6 +36,9 @@ func (q *Queue) mapError(what string, err error) error {
 	case errors.As(err, &said):
 		switch said.Code {
 		case amqp.NotFound:
+			if isComing(said.Reason) {
+				break
+			}
 			return retry.Permanent(fmt.Errorf("%s: %w: %w", what, queue.ErrNoTopic, err))
 		case amqp.AccessRefused:
 			if !said.Server {
@@ -53,6 +56,13 @@ func (q *Queue) mapError(what string, err error) error {
 	}
 	// Timeouts, lost connections, a broker that stops.
 	return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
+}
+
+// isComing tells a queue that is there and does not answer yet or any more from one that is missing: RabbitMQ has the
+// same code for both.
+func isComing(reason string) bool {
+	return strings.Contains(reason, "is down or inaccessible") || strings.Contains(reason, "is stopped by supervisor") ||
+		strings.Contains(reason, "process crashed")
 }
 
 // roundTrip runs calls of the client, which know no context, and returns when they are done, when the context ends or

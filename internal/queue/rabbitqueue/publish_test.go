@@ -485,3 +485,17 @@ func TestHeadersTravel(t *testing.T) {
 		t.Fatalf("attempt %d", n)
 	}
 }
+
+// TestQueueComingUp: RabbitMQ's code for a missing queue also stands for one whose node is not up yet.
+func TestQueueComingUp(t *testing.T) {
+	for reason, missing := range map[string]bool{
+		"NOT_FOUND - no queue 'orders' in vhost '/'":                                                      true,
+		"NOT_FOUND - home node 'rabbit@a' of durable queue 'orders' in vhost '/' is down or inaccessible": false,
+		"NOT_FOUND - queue 'orders' in vhost '/' process is stopped by supervisor":                        false,
+	} {
+		err := new(Queue).mapError("inspect queue", &amqp.Error{Code: amqp.NotFound, Reason: reason, Server: true})
+		if errors.Is(err, queue.ErrNoTopic) != missing || retry.IsPermanent(err) != missing || errors.Is(err, queue.ErrUnavailable) == missing {
+			t.Errorf("%s: %v", reason, err)
+		}
+	}
+}

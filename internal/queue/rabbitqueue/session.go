@@ -39,8 +39,11 @@ type session struct {
 	lanes   map[string]*lane
 	blocked string // the alarm's reason, while there is one
 	heard   int    // answers so far: whether the broker is at work
-	err     error  // why the session has ended
-	ended   chan struct{}
+	silent  bool   // a call gave up because there were none any more,
+	// when there had been so many
+	silentAt int
+	err      error // why the session has ended
+	ended    chan struct{}
 
 	done sync.WaitGroup
 }
@@ -129,6 +132,9 @@ func (s *session) publish(ctx context.Context, c *call) error {
 			if now == last {
 				if alarm == nil {
 					alarm = fmt.Errorf("%w: no confirm for %s", queue.ErrUnavailable, s.q.cfg.Timeout)
+					if s.deaf(now) {
+						s.fail(alarm)
+					}
 				}
 				return s.giveUp(c, alarm)
 			}
@@ -136,6 +142,17 @@ func (s *session) publish(ctx context.Context, c *call) error {
 			silent.Reset(s.q.cfg.Timeout)
 		}
 	}
+}
+
+// deaf tells that the broker has said nothing since the last time that this was asked, on a stream. There a channel can
+// have lost the stream's leader for good, after a crash of the broker; a new one finds it. With queues a new channel would
+// help nothing, and publish again what is only late.
+func (s *session) deaf(heard int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	again := s.silent && s.silentAt == heard
+	s.silent, s.silentAt = true, heard
+	return again && s.q.cfg.Type == typeStream
 }
 
 func (s *session) progress() (heard int, alarm error) {
