@@ -499,3 +499,34 @@ func TestQueueComingUp(t *testing.T) {
 		}
 	}
 }
+
+// TestDeafChannel: a channel on which a stream's confirms do not come any more is replaced; on a queue it is not, for
+// what is only late would be published again.
+func TestDeafChannel(t *testing.T) {
+	for kind, replaced := range map[string]bool{typeStream: true, typeQuorum: false} {
+		b := newFakeBroker()
+		b.queues["t"] = &fakeQueue{name: "t", durable: true}
+		c := b.config()
+		c.Type, c.Create, c.Timeout = kind, false, 20*time.Millisecond
+		q := open(t, c)
+		deaf := len(b.conns) // connections made so far are deaf
+		b.verdict = func(int, amqp.Publishing) verdict {
+			if len(b.conns) > deaf { // called with the broker's lock held
+				return keep
+			}
+			return loseAnswer
+		}
+		var err error
+		for range 4 {
+			if err = q.Publish(t.Context(), "t", recs("deaf", 0, 3)); err == nil {
+				break
+			}
+			if !errors.Is(err, queue.ErrUnavailable) {
+				t.Fatal(err)
+			}
+		}
+		if (err == nil) != replaced {
+			t.Errorf("%s: %v after four tries, want a new channel: %v", kind, err, replaced)
+		}
+	}
+}
