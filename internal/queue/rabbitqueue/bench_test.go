@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"ferry/internal/queue"
+	"ferry/internal/queue/queuetest"
 	"ferry/internal/record"
 )
 
@@ -55,7 +56,7 @@ func BenchmarkCommit(b *testing.B) {
 		b.Run(kind, func(b *testing.B) {
 			q := open(b, benchConfig(b, kind))
 			topic := benchTopic(b, q)
-			w, err := q.WithCursors(newStore()).OpenWriter(b.Context(), "p", topic)
+			w, err := q.WithCursors(queuetest.NewCursors()).OpenWriter(b.Context(), "p", topic)
 			if err != nil {
 				b.Fatal(err)
 			}

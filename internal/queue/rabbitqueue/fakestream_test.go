@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ferry/internal/queue"
+	"ferry/internal/queue/queuetest"
 	"ferry/internal/record"
 )
 
@@ -297,7 +298,7 @@ func TestStreamCutEverywhere(t *testing.T) {
 	batch := queue.Batch{Records: all[:20], Dead: all[20:]}
 	for n := range 2 * 2 * 24 {
 		c, s := streamConfig(t)
-		cursors := newStore()
+		cursors := queuetest.NewCursors()
 		q := openStream(t, c, cursors)
 		w := writer(t, q, "t")
 		s.mu.Lock()

@@ -23,7 +23,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := parse(t, address(t, k.variable))
-			cursors := newStore()
+			cursors := queuetest.NewCursors()
 			queuetest.RunFaults(t, queuetest.FaultHarness{
 				Tier: k.tier,
 				Open: func(t testing.TB, n *queuetest.Network) queue.Queue {

@@ -21,7 +21,7 @@ import (
 // The tests of this file run against fakeBroker, at moments that a real broker would not give.
 
 func TestFake(t *testing.T) {
-	b, cursors := newFakeBroker(), newStore()
+	b, cursors := newFakeBroker(), queuetest.NewCursors()
 	queuetest.Run(t, queuetest.Harness{
 		Open: func(t testing.TB) queue.Queue {
 			c := b.config()

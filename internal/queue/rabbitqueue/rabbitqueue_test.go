@@ -3,7 +3,6 @@ package rabbitqueue
 import (
 	"context"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,31 +14,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// store is a queue.CursorStore in memory.
-type store struct {
-	mu     sync.Mutex
-	values map[string][]byte
-	revs   map[string]uint64
-}
-
-func newStore() *store { return &store{values: make(map[string][]byte), revs: make(map[string]uint64)} }
-
-func (s *store) Get(_ context.Context, key string) ([]byte, uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.values[key], s.revs[key], nil
-}
-
-func (s *store) Put(_ context.Context, key string, value []byte, rev uint64) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.revs[key] != rev {
-		return 0, queue.ErrConflict
-	}
-	s.values[key], s.revs[key] = value, rev+1
-	return rev + 1, nil
-}
 
 const redelivery = 400 * time.Millisecond
 
@@ -92,7 +66,7 @@ var lacks = queuetest.Lacks{
 
 func conformance(t *testing.T, c Config) {
 	c.Redelivery = redelivery
-	store := newStore()
+	store := queuetest.NewCursors()
 	queuetest.Run(t, queuetest.Harness{
 		Restart:    restart,
 		Open:       func(t testing.TB) queue.Queue { return queue.WithCursors(open(t, c), store) },
@@ -116,7 +90,7 @@ func testStream(t *testing.T, c Config) {
 	if c.connect != nil {
 		real = nil
 	}
-	cursors := newStore()
+	cursors := queuetest.NewCursors()
 	queuetest.Run(t, queuetest.Harness{
 		Open:    func(t testing.TB) queue.Queue { return open(t, c).WithCursors(cursors) },
 		Restart: real,

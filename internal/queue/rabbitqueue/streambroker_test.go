@@ -56,7 +56,7 @@ func TestStreamNetwork(t *testing.T) {
 	c := parse(t, address(t, "FERRY_TEST_RABBITMQ_STREAM"))
 	net := queuetest.NewNetwork(t)
 	c.Dial, c.Timeout = net.Dial, time.Second
-	cursors := newStore()
+	cursors := queuetest.NewCursors()
 	q := open(t, c).WithCursors(cursors)
 	topic := name(t, "streamnet")
 	ctx := within(t, 90*time.Second)
@@ -151,7 +151,7 @@ func openStream(t testing.TB, c Config, cursors queue.CursorStore) *streamQueue 
 func TestStreamPage(t *testing.T) { streamBrokers(t, testStreamPage) }
 
 func testStreamPage(t *testing.T, c Config) {
-	cursors := newStore()
+	cursors := queuetest.NewCursors()
 	q := openStream(t, c, cursors)
 	topic := name(t, "page")
 	all := recs(topic, 0, 40)
@@ -215,7 +215,7 @@ func TestStreamBoundaries(t *testing.T) { streamBrokers(t, testStreamBoundaries)
 func testStreamBoundaries(t *testing.T, c Config) {
 	for stored := 0; stored <= 20; stored += 5 {
 		for _, portion := range []int{1, 3, 7, 20, 30} {
-			q := openStream(t, c, newStore())
+			q := openStream(t, c, queuetest.NewCursors())
 			topic := name(t, "portions")
 			all := recs(topic, 0, 60)
 			interrupted(t, writer(t, q, topic), all[:20], stored)
@@ -250,7 +250,7 @@ func testStreamBoundaries(t *testing.T, c Config) {
 func TestStreamZombie(t *testing.T) { streamBrokers(t, testStreamZombie) }
 
 func testStreamZombie(t *testing.T, c Config) {
-	cursors := newStore()
+	cursors := queuetest.NewCursors()
 	q, other := openStream(t, c, cursors), openStream(t, c, cursors)
 	topic := name(t, "zombie")
 	all := recs(topic, 0, 300)
@@ -295,7 +295,7 @@ func testStreamZombie(t *testing.T, c Config) {
 func TestStreamOldStore(t *testing.T) { streamBrokers(t, testStreamOldStore) }
 
 func testStreamOldStore(t *testing.T, c Config) {
-	cursors := newStore()
+	cursors := queuetest.NewCursors()
 	q := openStream(t, c, cursors)
 	topic := name(t, "old")
 	all := recs(topic, 0, 30)
@@ -312,9 +312,7 @@ func testStreamOldStore(t *testing.T, c Config) {
 		t.Fatal(err)
 	}
 	commit(10, "2")
-	cursors.mu.Lock()
-	cursors.values["stream/"+topic+"/p"] = saved
-	cursors.mu.Unlock()
+	cursors.Edit("stream/"+topic+"/p", func([]byte) []byte { return saved })
 	w = writer(t, q, topic)
 	if string(w.Cursor()) != "1" {
 		t.Fatalf("cursor %s", w.Cursor())
@@ -323,10 +321,7 @@ func testStreamOldStore(t *testing.T, c Config) {
 	if w.Warning() == "" || w.Warning() != "" {
 		t.Error("want one warning")
 	}
-	cursors.mu.Lock()
-	clear(cursors.values)
-	clear(cursors.revs)
-	cursors.mu.Unlock()
+	cursors.Clear()
 	w = writer(t, q, topic)
 	commit(0, "4")
 	want := slices.Concat(all, all[:10])
@@ -341,7 +336,7 @@ func TestStreamLateWrite(t *testing.T) { streamBrokers(t, testStreamLateWrite) }
 func testStreamLateWrite(t *testing.T, c Config) {
 	for fail := 1; fail <= 4; fail++ { // the n-th write: plan or cursor, of the first or second commit
 		for _, late := range []bool{false, true} {
-			s := &lateStore{store: newStore()}
+			s := &lateStore{Cursors: queuetest.NewCursors()}
 			q := openStream(t, c, s)
 			topic := name(t, "late")
 			w := writer(t, q, topic)
@@ -366,7 +361,7 @@ func testStreamLateWrite(t *testing.T, c Config) {
 
 // lateStore loses the answer of its fail-th Put, or writes it only when the next one comes.
 type lateStore struct {
-	*store
+	*queuetest.Cursors
 	fail int
 	late bool
 	kept func()
@@ -379,13 +374,13 @@ func (s *lateStore) Put(ctx context.Context, key string, value []byte, rev uint6
 	}
 	if s.fail--; s.fail == 0 {
 		if s.late {
-			s.kept = func() { _, _ = s.store.Put(ctx, key, value, rev) }
+			s.kept = func() { _, _ = s.Cursors.Put(ctx, key, value, rev) }
 		} else {
-			_, _ = s.store.Put(ctx, key, value, rev)
+			_, _ = s.Cursors.Put(ctx, key, value, rev)
 		}
 		return 0, errors.New("no answer")
 	}
-	return s.store.Put(ctx, key, value, rev)
+	return s.Cursors.Put(ctx, key, value, rev)
 }
 
 // TestStreamAlarm: under an alarm of the disk (that of memory does not concern streams) commits fail with its reason, and afterwards go on without a record twice.
@@ -393,7 +388,7 @@ func TestStreamAlarm(t *testing.T) {
 	c := parse(t, address(t, "FERRY_TEST_RABBITMQ_STREAM"))
 	address(t, "FERRY_TEST_RABBITMQ_CTL")
 	c.Timeout = time.Second
-	q := openStream(t, c, newStore())
+	q := openStream(t, c, queuetest.NewCursors())
 	topic := name(t, "alarm")
 	w := writer(t, q, topic)
 	var all []record.Record

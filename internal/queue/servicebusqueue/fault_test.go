@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ferry/internal/queue"
+	"ferry/internal/queue/queuetest"
 	"ferry/internal/queue/servicebusqueue/servicebustest"
 	"ferry/internal/record"
 	"ferry/internal/retry"
@@ -181,7 +182,7 @@ func TestWindow(t *testing.T) {
 	if i := q.Info(); i.Tier != queue.Deduplicated || i.Window != 20*time.Second {
 		t.Fatalf("tier %s, window %s", i.Tier, i.Window)
 	}
-	store := newStore()
+	store := queuetest.NewCursors()
 	full := queue.WithCursors(q, store)
 	// A run that publishes and dies before its cursor is written.
 	if _, err := full.OpenWriter(within(t), "p", "orders"); err != nil {
@@ -206,7 +207,7 @@ func TestWindow(t *testing.T) {
 	}
 	holds(t, s, "orders", "a")
 	s.Advance(21 * time.Second)
-	store.age("orders/p", 21*time.Second)
+	age(store, "orders/p", 21*time.Second)
 	if warning := commit(); !strings.Contains(warning, "duplicate possible") {
 		t.Fatalf("warning after the window: %q", warning)
 	}

@@ -15,7 +15,7 @@ func TestFaults(t *testing.T) {
 	s := serve(t, servicebustest.Options{})
 	c := parse(t, s.ConnectionString()+"?create=true")
 	c.Timeout = time.Second
-	store := newStore()
+	store := queuetest.NewCursors()
 	start := func(t testing.TB) {
 		if err := s.Resume(); err != nil {
 			t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,31 +18,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// store is a queue.CursorStore in memory.
-type store struct {
-	mu     sync.Mutex
-	values map[string][]byte
-	revs   map[string]uint64
-}
-
-func newStore() *store { return &store{values: make(map[string][]byte), revs: make(map[string]uint64)} }
-
-func (s *store) Get(_ context.Context, key string) ([]byte, uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.values[key], s.revs[key], nil
-}
-
-func (s *store) Put(_ context.Context, key string, value []byte, rev uint64) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.revs[key] != rev {
-		return 0, queue.ErrConflict
-	}
-	s.values[key], s.revs[key] = value, rev+1
-	return rev + 1, nil
-}
 
 // serve starts a namespace of the test's own.
 func serve(t testing.TB, o servicebustest.Options) *servicebustest.Server {
@@ -111,7 +85,7 @@ func conformance(t *testing.T, s *servicebustest.Server, c Config, lacks queuete
 		// The lock is the session's, so that it runs on while another record of it is received: see TestSessionLock.
 		c.Redelivery, soon = 30*time.Second, 0
 	}
-	store := newStore()
+	store := queuetest.NewCursors()
 	h := queuetest.Harness{
 		Open:       func(t testing.TB) queue.Queue { return queue.WithCursors(open(t, c), store) },
 		Redelivery: soon,
@@ -161,15 +135,15 @@ func TestOutside(t *testing.T) {
 }
 
 // age makes a stored cursor older than it is: its first line says when it was written.
-func (s *store) age(key string, by time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	line, rest, _ := strings.Cut(string(s.values[key]), "\n")
-	words := strings.Fields(line)
-	millis, err := strconv.ParseInt(words[len(words)-1], 10, 64)
-	if err != nil {
-		panic(err)
-	}
-	words[len(words)-1] = strconv.FormatInt(millis-by.Milliseconds(), 10)
-	s.values[key] = []byte(strings.Join(words, " ") + "\n" + rest)
+func age(c *queuetest.Cursors, key string, by time.Duration) {
+	c.Edit(key, func(value []byte) []byte {
+		line, rest, _ := strings.Cut(string(value), "\n")
+		words := strings.Fields(line)
+		millis, err := strconv.ParseInt(words[len(words)-1], 10, 64)
+		if err != nil {
+			panic(err)
+		}
+		words[len(words)-1] = strconv.FormatInt(millis-by.Milliseconds(), 10)
+		return []byte(strings.Join(words, " ") + "\n" + rest)
+	})
 }

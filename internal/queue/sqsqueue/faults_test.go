@@ -34,7 +34,7 @@ func TestFaults(t *testing.T) {
 }
 
 func (k sort) faults(url string) queuetest.FaultHarness {
-	cursors := newStore()
+	cursors := queuetest.NewCursors()
 	return queuetest.FaultHarness{
 		Tier: k.tier, Unordered: k.lacks.Order, Lacks: k.lacks,
 		Open: func(t testing.TB, n *queuetest.Network) queue.Queue {

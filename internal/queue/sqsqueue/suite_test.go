@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,31 +24,6 @@ func TestMain(m *testing.M) {
 		os.Setenv(name, value)
 	}
 	goleak.VerifyTestMain(m)
-}
-
-// store is a queue.CursorStore in memory.
-type store struct {
-	mu     sync.Mutex
-	values map[string][]byte
-	revs   map[string]uint64
-}
-
-func newStore() *store { return &store{values: make(map[string][]byte), revs: make(map[string]uint64)} }
-
-func (s *store) Get(_ context.Context, key string) ([]byte, uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.values[key], s.revs[key], nil
-}
-
-func (s *store) Put(_ context.Context, key string, value []byte, rev uint64) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.revs[key] != rev {
-		return 0, queue.ErrConflict
-	}
-	s.values[key], s.revs[key] = value, rev+1
-	return rev + 1, nil
 }
 
 func parse(t testing.TB, url string) Config {
@@ -77,7 +51,7 @@ func open(t testing.TB, c Config) *Queue {
 
 // suite is the whole suite against a server, by its URL.
 func (k sort) suite(t *testing.T, url string, redelivery time.Duration) {
-	cursors := newStore()
+	cursors := queuetest.NewCursors()
 	queuetest.Run(t, queuetest.Harness{
 		Open: func(t testing.TB) queue.Queue {
 			c := parse(t, fmt.Sprintf("%s&redelivery=%s%s", url, redelivery, k.parameters))
