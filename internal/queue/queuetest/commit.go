@@ -106,6 +106,16 @@ func fencing(s *suite) {
 
 // zombies lets writers of one pipeline take over from each other all the time: what is committed is one chain, each
 // commit beginning where the one before ended.
+// commit tries a commit again while the broker is unavailable, as the engine does: the outcome is unknown then.
+func (s *suite) commit(w queue.Writer, b queue.Batch, next record.Cursor) error {
+	for end := time.Now().Add(20 * time.Second); ; pause(20 * time.Millisecond) {
+		err := w.Commit(s.ctx(), b, next)
+		if !errors.Is(err, queue.ErrUnavailable) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
 func zombies(s *suite) {
 	a, b, topic := s.open(), s.open(), name("zombies")
 	var mu sync.Mutex
@@ -123,7 +133,7 @@ func zombies(s *suite) {
 				}
 				for range 4 {
 					from := len(w.Cursor()) // the cursor counts the records by its length
-					err := w.Commit(s.ctx(), queue.Batch{Records: recs(topic, from, 3)}, record.Cursor(strings.Repeat("x", from+3)))
+					err := s.commit(w, queue.Batch{Records: recs(topic, from, 3)}, record.Cursor(strings.Repeat("x", from+3)))
 					if errors.Is(err, queue.ErrFenced) {
 						break
 					}
