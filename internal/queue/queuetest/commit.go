@@ -104,8 +104,6 @@ func fencing(s *suite) {
 	s.holds(q, topic, want)
 }
 
-// zombies lets writers of one pipeline take over from each other all the time: what is committed is one chain, each
-// commit beginning where the one before ended.
 // commit tries a commit again while the broker is unavailable, as the engine does: the outcome is unknown then.
 func (s *suite) commit(w queue.Writer, b queue.Batch, next record.Cursor) error {
 	for end := time.Now().Add(20 * time.Second); ; pause(20 * time.Millisecond) {
@@ -116,6 +114,8 @@ func (s *suite) commit(w queue.Writer, b queue.Batch, next record.Cursor) error 
 	}
 }
 
+// zombies lets writers of one pipeline take over from each other all the time: what is committed is one chain, each
+// commit beginning where the one before ended.
 func zombies(s *suite) {
 	a, b, topic := s.open(), s.open(), name("zombies")
 	var mu sync.Mutex
