@@ -54,6 +54,14 @@ func letter(pipeline, id, data string) record.Record {
 	}
 }
 
+// TestSchemesInCapitals: a scheme is the same in any case (RFC 3986, 3.1), for all who look at it.
+func TestSchemesInCapitals(t *testing.T) {
+	a := openApp(t, "queue: \"EMBEDDED:\"\nstate: \"Embedded:\"\n"+deadConfig[1:])
+	if err := a.queue.Publish(t.Context(), "p", []record.Record{{ID: "1", Data: []byte(`1`)}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestReplayWithoutBrowsing: each letter of the pipeline is replayed once, what fails again and what belongs to another
 // pipeline stays.
 func TestReplayWithoutBrowsing(t *testing.T) {

@@ -46,7 +46,7 @@ func problem(err error) error {
 		return as(api.CodeRateLimited, after.Wait)
 	case errors.Is(err, queue.ErrNoTopic):
 		return as(api.CodeNotFound, 0)
-	case errors.Is(err, queue.ErrReceipt):
+	case errors.Is(err, queue.ErrReceipt), errors.Is(err, errors.ErrUnsupported):
 		return as(api.CodeInvalid, 0)
 	case errors.Is(err, queue.ErrFenced):
 		return as(api.CodeConflict, 0)

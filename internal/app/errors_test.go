@@ -27,6 +27,7 @@ func TestProblem(t *testing.T) {
 		{retry.After(errors.New("busy"), time.Minute), api.CodeRateLimited, true},
 		{queue.ErrNoTopic, api.CodeNotFound, false},
 		{queue.ErrReceipt, api.CodeInvalid, false},
+		{errors.ErrUnsupported, api.CodeInvalid, false},
 		{queue.ErrFenced, api.CodeConflict, false},
 		{queue.ErrFull, api.CodeQueueFull, true},
 		{queue.ErrUnavailable, api.CodeQueue, true},

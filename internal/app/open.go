@@ -40,7 +40,7 @@ func (a *App) openTelemetry(ctx context.Context) (err error) {
 
 func scheme(u config.URL) string {
 	s, _, _ := strings.Cut(u.Reveal(), ":")
-	return s
+	return strings.ToLower(s) // RFC 3986, 3.1
 }
 
 // openFolder takes the data folder and starts the embedded server, when something of this process lies there.

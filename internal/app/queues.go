@@ -7,7 +7,6 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"ferry/internal/config"
 	"ferry/internal/queue"
@@ -25,7 +24,7 @@ type opener func(ctx context.Context, a *App) (queue.Queue, error)
 
 // queueOf picks the queue by its URL's scheme and reads the rest of the URL.
 func queueOf(u config.URL) (opener, error) {
-	s := strings.ToLower(scheme(u))
+	s := scheme(u)
 	switch {
 	case s == "embedded" || s == "nats" || s == "tls":
 		c, err := natsqueue.ParseURL(u)
