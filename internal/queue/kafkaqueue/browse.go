@@ -42,7 +42,7 @@ func (q *Queue) enterReader(ctx context.Context, name string) error {
 		return err
 	}
 	if _, err := q.ensure(ctx, name, false); err != nil {
-		q.busy.Done()
+		q.calls.Leave()
 		return err
 	}
 	return nil
@@ -53,7 +53,7 @@ func (q *Queue) Browse(ctx context.Context, name string, from int64, max int) ([
 	if err := q.enterReader(ctx, name); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if max <= 0 {
 		return nil, nil
 	}
@@ -156,7 +156,7 @@ func (q *Queue) Stats(ctx context.Context, name string) (queue.Stats, error) {
 	if err := q.enterReader(ctx, name); err != nil {
 		return queue.Stats{}, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	bound, cancel := q.roundTrip(ctx)
 	defer cancel()
 	st, err := q.stats(bound, name)

@@ -159,7 +159,7 @@ func (q *Queue) Cursor(ctx context.Context, pipeline, topic string) (record.Curs
 	if err := q.enterTopic(topic); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	bound, cancel := q.roundTrip(ctx)
 	defer cancel()
 	s, err := q.readCursor(bound, cursorKey(topic, pipeline))

@@ -20,7 +20,7 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 	if err := q.enterTopic(name); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(batch) == 0 {
 		return nil
 	}

@@ -46,11 +46,9 @@ type Queue struct {
 	writers map[*writer]struct{}
 	readers map[string]*reader
 
-	life   sync.RWMutex
-	closed bool
-	busy   sync.WaitGroup // calls under way
-	stop   context.CancelFunc
-	ctx    context.Context // ends when Close is done waiting
+	calls queue.Calls
+	stop  context.CancelFunc
+	ctx   context.Context // ends when Close is done waiting
 }
 
 var _ queue.Queue = (*Queue)(nil)
@@ -173,21 +171,11 @@ func (q *Queue) Info() queue.Info { return q.info }
 
 // Close implements queue.Queue: it waits for calls under way, unless the context ends first.
 func (q *Queue) Close(ctx context.Context) error {
-	q.life.Lock()
-	if q.closed {
-		q.life.Unlock()
+	leaving := q.calls.Close()
+	if leaving == nil {
 		return nil
 	}
-	q.closed = true
-	q.life.Unlock()
-	done := make(chan struct{})
-	go func() { q.busy.Wait(); close(done) }()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = fmt.Errorf("close queue with writes under way: %w", context.Cause(ctx))
-	}
+	err := leaving.Wait(ctx)
 	q.stop()
 	q.mu.Lock()
 	writers := make([]*writer, 0, len(q.writers))
@@ -199,19 +187,8 @@ func (q *Queue) Close(ctx context.Context) error {
 		w.drop()
 	}
 	q.cl.Close()
-	<-done // their clients are closed: what still waited ends now
+	<-leaving // their clients are closed: what still waited ends now
 	return err
-}
-
-// enter counts a call; busy.Done leaves.
-func (q *Queue) enter() error {
-	q.life.RLock()
-	defer q.life.RUnlock()
-	if q.closed {
-		return queue.ErrClosed
-	}
-	q.busy.Add(1)
-	return nil
 }
 
 // enterTopic is enter with a checked topic name.
@@ -222,7 +199,7 @@ func (q *Queue) enterTopic(name string) error {
 	if name == q.cfg.Cursors {
 		return retry.Permanent(fmt.Errorf("topic %q holds ferry's cursors", name))
 	}
-	return q.enter()
+	return q.calls.Enter()
 }
 
 // roundTrip bounds a request by the configured time.
@@ -240,10 +217,10 @@ func (q *Queue) within(ctx context.Context, d time.Duration) (context.Context, c
 // Ping implements queue.Queue: brokers answer, and every partition of the topics used so far has a leader and as many
 // replicas in sync as a write needs.
 func (q *Queue) Ping(ctx context.Context) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	var names []string
 	q.topics.Range(func(name, _ any) bool { names = append(names, name.(string)); return true })
 	slices.Sort(names)

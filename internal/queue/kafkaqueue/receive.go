@@ -169,7 +169,7 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 	if err := q.enterReader(ctx, name); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if max <= 0 {
 		return nil, nil
 	}
@@ -346,7 +346,7 @@ func (q *Queue) answer(ctx context.Context, name, what string, receipts []string
 	if err := q.enterReader(ctx, name); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(receipts) == 0 {
 		return nil
 	}

@@ -213,10 +213,10 @@ func (q *Queue) Prepare(ctx context.Context, topics ...string) error {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	bound, cancel := q.within(ctx, 3*q.cfg.Timeout)
 	defer cancel()
 	missing, err := q.look(bound, names...)
@@ -264,10 +264,10 @@ func (q *Queue) checkPrepared(bound, ctx context.Context, names []string) error 
 
 // Topics implements queue.Reader. A topic is taken for ferry's when its dead letters' topic stands beside it.
 func (q *Queue) Topics(ctx context.Context) ([]string, error) {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	bound, cancel := q.roundTrip(ctx)
 	defer cancel()
 	all, err := q.metadata(bound)

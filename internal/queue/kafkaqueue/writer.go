@@ -55,7 +55,7 @@ func (q *Queue) OpenWriter(ctx context.Context, pipeline, topic string) (queue.W
 	if err := q.enterTopic(topic); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if isDead(topic) {
 		return nil, retry.Permanent(fmt.Errorf("topic %q is for dead letters; a pipeline cannot write to it", topic))
 	}
@@ -161,10 +161,10 @@ func (w *writer) Cursor() record.Cursor { return w.cursor }
 // Close implements queue.Writer. A commit that was given up is aborted, so that nobody has to wait for its time-out.
 func (w *writer) Close(ctx context.Context) error {
 	w.drop()
-	if w.unknown == nil || w.fenced || w.q.enter() != nil {
+	if w.unknown == nil || w.fenced || w.q.calls.Enter() != nil {
 		return nil
 	}
-	defer w.q.busy.Done()
+	defer w.q.calls.Leave()
 	bound, cancel := w.q.within(ctx, min(w.q.cfg.Timeout, 3*time.Second))
 	defer cancel()
 	_, _ = w.find(bound) // whether it succeeds or not, the next claim finds out
@@ -174,10 +174,10 @@ func (w *writer) Close(ctx context.Context) error {
 
 // Commit implements queue.Writer: one transaction of records, dead letters and cursor (invariants 1 and 6).
 func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) error {
-	if err := w.q.enter(); err != nil {
+	if err := w.q.calls.Enter(); err != nil {
 		return err
 	}
-	defer w.q.busy.Done()
+	defer w.q.calls.Leave()
 	if w.fenced {
 		return queue.ErrFenced
 	}

@@ -26,7 +26,7 @@ func (c cursors) Get(ctx context.Context, key string) ([]byte, uint64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	defer c.q.busy.Done()
+	defer c.q.calls.Leave()
 	if _, err := c.q.ensure(ctx, t, false); errors.Is(err, queue.ErrNoTopic) {
 		return nil, 0, nil
 	} else if err != nil {
@@ -42,7 +42,7 @@ func (c cursors) Put(ctx context.Context, key string, value []byte, rev uint64) 
 	if err != nil {
 		return 0, err
 	}
-	defer c.q.busy.Done()
+	defer c.q.calls.Leave()
 	if _, err := c.q.ensure(ctx, t, true); err != nil {
 		return 0, err
 	}

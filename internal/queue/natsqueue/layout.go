@@ -132,7 +132,7 @@ func (q *Queue) Prepare(ctx context.Context, names ...string) error {
 			if !q.cfg.Embedded || !q.cfg.Create {
 				_, err = q.ensure(ctx, t, true)
 			}
-			q.busy.Done()
+			q.calls.Leave()
 		}
 		switch {
 		case err == nil:

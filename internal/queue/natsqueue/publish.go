@@ -30,7 +30,7 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 	if err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(batch) == 0 {
 		return nil
 	}
@@ -141,8 +141,7 @@ func (g *group) publish(ctx context.Context, t topic, records []record.Record, b
 	g.waiting = append(g.waiting, e)
 	if !g.running {
 		g.running = true
-		g.q.busy.Add(1) // the caller is counted already, so Close cannot be past its wait
-		go g.run()
+		g.q.calls.Go(g.run)
 	}
 	if g.wanted > 0 && len(g.waiting) >= g.wanted {
 		g.wanted = 0
@@ -230,7 +229,6 @@ func (g *group) gather(last int, took time.Duration) {
 // run writes batch after batch. It works under a context of its own: a caller that gives up must not take the others'
 // records with it.
 func (g *group) run() {
-	defer g.q.busy.Done()
 	for {
 		entries := g.take()
 		if entries == nil {

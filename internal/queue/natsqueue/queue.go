@@ -44,9 +44,7 @@ type Queue struct {
 	line     context.Context     // ends with the connection; replaced by the next one
 	hangUp   context.CancelCauseFunc
 
-	life   sync.RWMutex
-	closed bool
-	busy   sync.WaitGroup // calls and batches under way
+	calls queue.Calls
 
 	low queue.Queue // Commit out of Publish and compare-and-set, when the server has no atomic batches
 }
@@ -203,10 +201,10 @@ func (q *Queue) Info() queue.Info { return q.info }
 
 // Ping implements queue.Queue: JetStream answers, and the embedded server is well.
 func (q *Queue) Ping(ctx context.Context) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if q.cfg.Health != nil {
 		if err := q.cfg.Health(); err != nil {
 			return fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
@@ -224,35 +222,14 @@ func (q *Queue) Ping(ctx context.Context) error {
 
 // Close implements queue.Queue: it waits for calls and batches under way, unless the context ends first.
 func (q *Queue) Close(ctx context.Context) error {
-	q.life.Lock()
-	if q.closed {
-		q.life.Unlock()
+	leaving := q.calls.Close()
+	if leaving == nil {
 		return nil
 	}
-	q.closed = true
-	q.life.Unlock()
-	done := make(chan struct{})
-	go func() { q.busy.Wait(); close(done) }()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = fmt.Errorf("close queue with writes under way: %w", context.Cause(ctx))
-	}
+	err := leaving.Wait(ctx)
 	q.nc.Close()
 	q.lost()
 	return err
-}
-
-// enter counts a call; busy.Done leaves.
-func (q *Queue) enter() error {
-	q.life.RLock()
-	defer q.life.RUnlock()
-	if q.closed {
-		return queue.ErrClosed
-	}
-	q.busy.Add(1)
-	return nil
 }
 
 // enterTopic is enter with a checked topic name.
@@ -261,7 +238,7 @@ func (q *Queue) enterTopic(name string) (topic, error) {
 	if err != nil {
 		return t, err
 	}
-	return t, q.enter()
+	return t, q.calls.Enter()
 }
 
 // errLost ends what was under way on a connection when it broke: its answer will never come.

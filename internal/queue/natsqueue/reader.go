@@ -27,7 +27,7 @@ func (q *Queue) enterReader(ctx context.Context, name string) (topic, *channel, 
 	}
 	ch, err := q.ensure(ctx, t, false)
 	if err != nil {
-		q.busy.Done()
+		q.calls.Leave()
 		return t, nil, err
 	}
 	return t, ch, nil
@@ -39,7 +39,7 @@ func (q *Queue) Browse(ctx context.Context, name string, from int64, max int) ([
 	if err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if max <= 0 {
 		return nil, nil
 	}
@@ -180,7 +180,7 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 	if err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if max <= 0 {
 		return nil, nil
 	}
@@ -261,7 +261,7 @@ func (q *Queue) answer(ctx context.Context, name string, receipts []string, what
 	if err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(receipts) == 0 {
 		return nil
 	}
@@ -323,7 +323,7 @@ func (q *Queue) Stats(ctx context.Context, name string) (queue.Stats, error) {
 	if err != nil {
 		return queue.Stats{}, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
 	st, err := q.stats(ctx, t)
@@ -375,10 +375,10 @@ func (q *Queue) stats(ctx context.Context, t topic) (queue.Stats, error) {
 
 // Topics implements queue.Reader.
 func (q *Queue) Topics(ctx context.Context) ([]string, error) {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
 	var topics []string

@@ -15,7 +15,7 @@ func (q *Queue) Remove(ctx context.Context, name string, positions ...int64) err
 	if err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	s, err := q.stream(ctx, t)
 	if err != nil {
 		return q.readFailure(ctx, ch, t, err)

@@ -96,7 +96,7 @@ func (q *Queue) Cursor(ctx context.Context, pipeline, name string) (record.Curso
 	if err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if err := checkPipeline(pipeline); err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (q *Queue) OpenWriter(ctx context.Context, pipeline, name string) (queue.Wr
 	if err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if err := checkPipeline(pipeline); err != nil {
 		return nil, err
 	}
@@ -195,10 +195,10 @@ func (w *writer) Close(context.Context) error { return nil }
 
 // Commit implements queue.Writer: one atomic batch of records, dead letters and cursor (invariants 1 and 6).
 func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) error {
-	if err := w.q.enter(); err != nil {
+	if err := w.q.calls.Enter(); err != nil {
 		return err
 	}
-	defer w.q.busy.Done()
+	defer w.q.calls.Leave()
 	if w.fenced {
 		return queue.ErrFenced
 	}

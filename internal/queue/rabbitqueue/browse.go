@@ -12,7 +12,7 @@ func (q *Queue) Browse(ctx context.Context, topic string, from int64, max int) (
 	if err := q.enterTopic(topic); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if q.cfg.Type != typeStream {
 		return nil, q.unsupported(ctx, "browse", topic, "a RabbitMQ queue cannot be looked at without taking records out: receive them, or use type=stream")
 	}

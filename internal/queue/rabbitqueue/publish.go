@@ -18,7 +18,7 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 	if err := q.enterTopic(topic); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(batch) == 0 {
 		return nil
 	}

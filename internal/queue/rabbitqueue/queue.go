@@ -38,9 +38,7 @@ type Queue struct {
 	mu     sync.Mutex
 	topics map[string]bool // made, found or written by this process; true: known to be there
 
-	life   sync.RWMutex
-	closed bool
-	busy   sync.WaitGroup // calls under way
+	calls queue.Calls
 }
 
 var _ queue.Publisher = (*Queue)(nil)
@@ -104,10 +102,10 @@ func (q *Queue) Info() queue.Info { return q.info }
 // a message of no bytes that no queue takes, and waits for its confirm. Where records go to an exchange the login may
 // have no right to do that, so there Ping asks for the exchange only.
 func (q *Queue) Ping(ctx context.Context) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	s, err := q.publisher.get(ctx)
 	if err != nil {
 		return err
@@ -127,10 +125,10 @@ func (q *Queue) Ping(ctx context.Context) error {
 // Topics implements queue.Reader. AMQP cannot list queues, so these are the ones that this process has made, found in
 // Prepare or written.
 func (q *Queue) Topics(context.Context) ([]string, error) {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return slices.Sorted(maps.Keys(q.topics)), nil
@@ -139,24 +137,14 @@ func (q *Queue) Topics(context.Context) ([]string, error) {
 // Close implements queue.Publisher: it waits for calls under way, unless the context ends first. Records that were
 // received and not acknowledged go back to their topics at once.
 func (q *Queue) Close(ctx context.Context) error {
-	q.life.Lock()
-	if q.closed {
-		q.life.Unlock()
+	leaving := q.calls.Close()
+	if leaving == nil {
 		return nil
 	}
-	q.closed = true
-	q.life.Unlock()
-	done := make(chan struct{})
-	go func() { q.busy.Wait(); close(done) }()
-	var err error
 	if r := q.reader.now(); r != nil {
 		r.stop() // whoever waits for a record waits no longer
 	}
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = fmt.Errorf("close queue with writes under way: %w", context.Cause(ctx))
-	}
+	err := leaving.Wait(ctx)
 	if s := q.publisher.now(); s != nil {
 		s.close()
 	}
@@ -166,23 +154,12 @@ func (q *Queue) Close(ctx context.Context) error {
 	return err
 }
 
-// enter counts a call; busy.Done leaves.
-func (q *Queue) enter() error {
-	q.life.RLock()
-	defer q.life.RUnlock()
-	if q.closed {
-		return queue.ErrClosed
-	}
-	q.busy.Add(1)
-	return nil
-}
-
 // enterTopic is enter with a checked topic name.
 func (q *Queue) enterTopic(name string) error {
 	if err := checkTopic(name); err != nil {
 		return err
 	}
-	return q.enter()
+	return q.calls.Enter()
 }
 
 // alive is something that lives as long as its connection.

@@ -21,7 +21,7 @@ func (q *Queue) Receive(ctx context.Context, topic string, max int, wait time.Du
 	if err := q.enterTopic(topic); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if q.cfg.Type == typeStream {
 		return nil, q.unsupported(ctx, "receive from", topic, "a stream keeps its records and hands none out: look at them by browsing")
 	}
@@ -190,7 +190,7 @@ func (q *Queue) answer(ctx context.Context, topic string, receipts []string, say
 	if err := q.enterTopic(topic); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(receipts) == 0 {
 		return nil
 	}
@@ -246,7 +246,7 @@ func (q *Queue) Stats(ctx context.Context, topic string) (queue.Stats, error) {
 	if err := q.enterTopic(topic); err != nil {
 		return queue.Stats{}, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	found, err := q.inspect(ctx, topic)
 	if err != nil {
 		return queue.Stats{}, err

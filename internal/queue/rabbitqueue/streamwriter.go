@@ -94,10 +94,10 @@ func (q *streamQueue) put(ctx context.Context, pipeline, topic string, e streamE
 
 // Cursor implements queue.Queue.
 func (q *streamQueue) Cursor(ctx context.Context, pipeline, topic string) (record.Cursor, error) {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	e, _, err := q.get(ctx, pipeline, topic)
 	return e.Cursor, err
 }
@@ -109,7 +109,7 @@ func (q *streamQueue) OpenWriter(ctx context.Context, pipeline, topic string) (q
 	if err := q.enterTopic(topic); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	for { // again while the writer before commits in between
 		e, rev, err := q.get(ctx, pipeline, topic)
 		if err != nil {
@@ -219,10 +219,10 @@ func (w *streamWriter) hangUp() {
 
 // Commit implements queue.Writer.
 func (w *streamWriter) Commit(ctx context.Context, b queue.Batch, next record.Cursor) error {
-	if err := w.q.enter(); err != nil {
+	if err := w.q.calls.Enter(); err != nil {
 		return err
 	}
-	defer w.q.busy.Done()
+	defer w.q.calls.Leave()
 	if w.fenced {
 		return queue.ErrFenced
 	}

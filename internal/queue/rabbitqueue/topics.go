@@ -21,10 +21,10 @@ import (
 // or letting records expire. Two things cannot be seen by AMQP 0.9.1: what a policy of the broker adds to a queue, and
 // anything where the login has no right to configure.
 func (q *Queue) Prepare(ctx context.Context, topics ...string) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	var errs []error
 	for _, topic := range topics {
 		if err := checkTopic(queue.DeadTopic(topic)); err != nil {

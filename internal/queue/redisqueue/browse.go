@@ -47,7 +47,7 @@ func (q *Queue) Browse(ctx context.Context, name string, from int64, max int) ([
 	if err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	return await(ctx, q, "read topic "+name, func(ctx context.Context) ([]queue.Stored, error) {
 		start := atPosition(from).String()
 		if from < 0 {

@@ -96,7 +96,7 @@ func await[T any](ctx context.Context, q *Queue, what string, f func(context.Con
 		err   error
 	}
 	done := make(chan outcome, 1)
-	q.busy.Go(func() { // the caller is counted, so Close cannot be past its wait
+	q.calls.Go(func() { // the caller is counted, so Close cannot be past its wait
 		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.cfg.Timeout)
 		defer cancel()
 		v, err := f(own)

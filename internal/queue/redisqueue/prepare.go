@@ -13,10 +13,10 @@ import (
 
 // Prepare implements queue.Preparer.
 func (q *Queue) Prepare(ctx context.Context, names ...string) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	var topics []topic
 	var errs []error
 	for _, name := range names {

@@ -21,7 +21,7 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 	if err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(batch) == 0 {
 		return nil
 	}
@@ -110,8 +110,7 @@ func (g *gather) publish(ctx context.Context, records []record.Record, bytes int
 	g.waiting = append(g.waiting, c)
 	if g.running < flights {
 		g.running++
-		g.q.busy.Add(1) // the caller is counted already, so Close cannot be past its wait
-		go g.run()
+		g.q.calls.Go(g.run)
 	}
 	g.mu.Unlock()
 	select {
@@ -168,7 +167,6 @@ func (g *gather) take() (calls []*call, records, bytes int) {
 // run writes script after script. It works under a context of its own: a caller that gives up must not take the
 // others' records with it.
 func (g *gather) run() {
-	defer g.q.busy.Done()
 	for {
 		calls, records, bytes := g.take()
 		if calls == nil {

@@ -37,10 +37,8 @@ type Queue struct {
 	mu       sync.Mutex
 	channels map[string]*channel // by topic.name
 
-	life   sync.RWMutex
-	closed bool
 	ending chan struct{} // closed by Close
-	busy   sync.WaitGroup
+	calls  queue.Calls
 }
 
 var _ queue.Queue = (*Queue)(nil)
@@ -97,10 +95,10 @@ func (q *Queue) Info() queue.Info { return q.info }
 
 // Ping implements queue.Queue: every server would take a write, and enough replicas follow it.
 func (q *Queue) Ping(ctx context.Context) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	_, err := await(ctx, q, "ask Redis", func(ctx context.Context) (struct{}, error) {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
@@ -144,37 +142,16 @@ func (q *Queue) pingKeys() []string {
 
 // Close implements queue.Queue: it waits for calls and writes under way, unless the context ends first.
 func (q *Queue) Close(ctx context.Context) error {
-	q.life.Lock()
-	if q.closed {
-		q.life.Unlock()
+	leaving := q.calls.Close()
+	if leaving == nil {
 		return nil
 	}
-	q.closed = true
 	close(q.ending)
-	q.life.Unlock()
-	done := make(chan struct{})
-	go func() { q.busy.Wait(); close(done) }()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = fmt.Errorf("close queue with writes under way: %w", context.Cause(ctx))
-	}
+	err := leaving.Wait(ctx)
 	if cerr := q.client.Close(); cerr != nil && !errors.Is(cerr, redis.ErrClosed) {
 		err = errors.Join(err, fmt.Errorf("close connections to Redis: %w", cerr))
 	}
 	return err
-}
-
-// enter counts a call; busy.Done leaves.
-func (q *Queue) enter() error {
-	q.life.RLock()
-	defer q.life.RUnlock()
-	if q.closed {
-		return queue.ErrClosed
-	}
-	q.busy.Add(1)
-	return nil
 }
 
 // enterTopic is enter with a checked topic name.
@@ -183,7 +160,7 @@ func (q *Queue) enterTopic(name string) (topic, error) {
 	if err != nil {
 		return t, err
 	}
-	return t, q.enter()
+	return t, q.calls.Enter()
 }
 
 func (q *Queue) channel(t topic) *channel {

@@ -33,7 +33,7 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 	if err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if max <= 0 {
 		return nil, nil
 	}
@@ -258,7 +258,7 @@ func (q *Queue) answer(ctx context.Context, name, what string, receipts []string
 	if err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(receipts) == 0 {
 		return nil
 	}

@@ -12,7 +12,7 @@ func (q *Queue) Remove(ctx context.Context, name string, positions ...int64) err
 	if err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	var ids []any
 	for _, pos := range positions {
 		if pos > 0 {

@@ -19,7 +19,7 @@ func (q *Queue) Stats(ctx context.Context, name string) (queue.Stats, error) {
 	if err != nil {
 		return queue.Stats{}, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	return await(ctx, q, "look at topic "+name, func(ctx context.Context) (queue.Stats, error) {
 		st, err := q.stats(ctx, t)
 		if err != nil {
@@ -119,10 +119,10 @@ func readPairs(v any) map[string]any {
 
 // Topics implements queue.Reader.
 func (q *Queue) Topics(ctx context.Context) ([]string, error) {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	return await(ctx, q, "list topics", func(ctx context.Context) ([]string, error) {
 		bases, err := q.client.SMembers(ctx, topicsKey).Result()
 		if err != nil {

@@ -20,7 +20,7 @@ func (q *Queue) Cursor(ctx context.Context, pipeline, name string) (record.Curso
 	if err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if err := checkPipeline(pipeline); err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func (q *Queue) OpenWriter(ctx context.Context, pipeline, name string) (queue.Wr
 	if err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if err := checkPipeline(pipeline); err != nil {
 		return nil, err
 	}
@@ -120,10 +120,10 @@ func (w *writer) Close(context.Context) error { return nil }
 // knows its commit by a name, so a repetition finds out whether the first try came through; and it knows the commit
 // before, so a first try that arrives late finds that another has taken its place.
 func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) error {
-	if err := w.q.enter(); err != nil {
+	if err := w.q.calls.Enter(); err != nil {
 		return err
 	}
-	defer w.q.busy.Done()
+	defer w.q.calls.Leave()
 	if w.over != nil {
 		return w.over
 	}
@@ -193,7 +193,7 @@ func (w *writer) takeOff(ctx context.Context, a *attempt, b queue.Batch, n sizes
 	}
 	f := &flight{attempt: a, landed: make(chan struct{})}
 	w.flight = f
-	q.busy.Go(func() { // the caller is counted already, so Close cannot be past its wait
+	q.calls.Go(func() { // the caller is counted already, so Close cannot be past its wait
 		defer close(f.landed)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.cfg.Timeout)
 		defer cancel()

@@ -24,7 +24,7 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 	if err := q.enterTopic(topic); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(batch) == 0 {
 		return nil
 	}
@@ -158,8 +158,7 @@ func (g *group) publish(ctx context.Context, e *entry) result {
 	g.waiting = append(g.waiting, e)
 	if !g.running {
 		g.running = true
-		g.q.busy.Add(1) // the caller is counted already, so Close cannot be past its wait
-		go g.run()
+		g.q.calls.Go(g.run)
 	}
 	g.mu.Unlock()
 	select {
@@ -207,7 +206,6 @@ func (g *group) take() []*entry {
 // run sends round after round. It works under a context of its own: a caller that gives up must not take the others'
 // records with it.
 func (g *group) run() {
-	defer g.q.busy.Done()
 	for entries := g.take(); entries != nil; entries = g.take() {
 		g.q.send(g.topic, entries)
 	}

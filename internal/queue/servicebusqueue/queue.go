@@ -33,11 +33,9 @@ type Queue struct {
 
 	held holdings
 
-	life    sync.RWMutex
-	closed  bool
 	alive   context.Context //nolint:containedctx // ended by Close, for who waits for a record
 	die     context.CancelFunc
-	busy    sync.WaitGroup // calls under way
+	calls   queue.Calls
 	closing sync.WaitGroup // connections that are being let go of
 }
 
@@ -72,10 +70,10 @@ func (q *Queue) Info() queue.Info { return q.info }
 // Ping implements queue.Publisher: it opens a link as a publish would, to one of the topics, and lets go of it. That a
 // queue is full shows only when something is published.
 func (q *Queue) Ping(ctx context.Context) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	_, err := q.probe(ctx)
 	return err
 }
@@ -83,10 +81,10 @@ func (q *Queue) Ping(ctx context.Context) error {
 // Topics implements queue.Reader. These are the ones that this process has made, found in Prepare or written; what else
 // is in the namespace is not ferry's.
 func (q *Queue) Topics(context.Context) ([]string, error) {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return slices.Sorted(maps.Keys(q.topics)), nil
@@ -95,22 +93,12 @@ func (q *Queue) Topics(context.Context) ([]string, error) {
 // Close implements queue.Publisher: it waits for calls under way, unless the context ends first. Records that were
 // received and not acknowledged come again when their locks end.
 func (q *Queue) Close(ctx context.Context) error {
-	q.life.Lock()
-	if q.closed {
-		q.life.Unlock()
+	leaving := q.calls.Close()
+	if leaving == nil {
 		return nil
 	}
-	q.closed = true
 	q.die()
-	q.life.Unlock()
-	done := make(chan struct{})
-	go func() { q.busy.Wait(); close(done) }()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = fmt.Errorf("close queue with writes under way: %w", context.Cause(ctx))
-	}
+	err := leaving.Wait(ctx)
 	q.mu.Lock()
 	c := q.now
 	q.now = nil
@@ -123,23 +111,12 @@ func (q *Queue) Close(ctx context.Context) error {
 	return err
 }
 
-// enter counts a call; busy.Done leaves.
-func (q *Queue) enter() error {
-	q.life.RLock()
-	defer q.life.RUnlock()
-	if q.closed {
-		return queue.ErrClosed
-	}
-	q.busy.Add(1)
-	return nil
-}
-
 // enterTopic is enter with a checked topic name.
 func (q *Queue) enterTopic(name string) error {
 	if err := checkTopic(name); err != nil {
 		return err
 	}
-	return q.enter()
+	return q.calls.Enter()
 }
 
 // saw remembers a topic.
@@ -170,7 +147,7 @@ func await[T any](ctx context.Context, q *Queue, f func(ctx context.Context) (T,
 	}
 	own, cancel := context.WithTimeout(ctx, q.cfg.Timeout)
 	done, left := make(chan result), make(chan struct{})
-	q.busy.Go(func() { // the caller is counted already, so Close cannot be past its wait
+	q.calls.Go(func() { // the caller is counted already, so Close cannot be past its wait
 		defer cancel()
 		value, err := f(own)
 		select {

@@ -103,7 +103,7 @@ func (q *Queue) Receive(ctx context.Context, topic string, max int, wait time.Du
 	if err := q.enterTopic(topic); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	c, err := q.conn()
 	if err != nil {
 		return nil, err
@@ -181,7 +181,7 @@ func (q *Queue) Browse(ctx context.Context, topic string, from int64, max int) (
 	if err := q.enterTopic(topic); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if q.sessions(topic) {
 		if _, err := q.look(ctx, topic); err != nil {
 			return nil, err

@@ -120,7 +120,7 @@ func (q *Queue) settle(ctx context.Context, verb, topic string, receipts []strin
 	if err := q.enterTopic(topic); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	what := verb + " " + topic
 	var tokens []azToken
 	var errs []error

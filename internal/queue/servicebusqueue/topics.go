@@ -53,10 +53,10 @@ func (q *Queue) Prepare(ctx context.Context, topics ...string) error {
 	if err := errors.Join(errs...); err != nil {
 		return retry.Permanent(err)
 	}
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	var missing []string
 	for _, topic := range withDead(topics) {
 		there, err := q.prepare(ctx, topic)
@@ -174,7 +174,7 @@ func (q *Queue) Stats(ctx context.Context, topic string) (queue.Stats, error) {
 	if err := q.enterTopic(topic); err != nil {
 		return queue.Stats{}, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	r, err := await(ctx, q, func(ctx context.Context) (*admin.GetQueueRuntimePropertiesResponse, error) {
 		return q.admin.GetQueueRuntimeProperties(ctx, topic, nil)
 	})

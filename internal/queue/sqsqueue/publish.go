@@ -11,10 +11,10 @@ import (
 // Publish implements queue.Publisher. Requests of ten records follow each other within a message group; on a standard
 // queue several are on their way at once.
 func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if len(batch) == 0 {
 		return nil
 	}

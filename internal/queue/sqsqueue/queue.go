@@ -6,7 +6,6 @@ package sqsqueue
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -43,11 +42,9 @@ type Queue struct {
 	tags    map[string]string  // by the name of the queue: the topic it was tagged with, or ""
 	latest  *target            // what Ping asks for
 
-	life   sync.RWMutex
-	closed bool
-	busy   sync.WaitGroup // calls and requests under way
-	hold   context.Context
-	letGo  context.CancelFunc
+	calls queue.Calls
+	hold  context.Context
+	letGo context.CancelFunc
 }
 
 var _ queue.Publisher = (*Queue)(nil)
@@ -110,10 +107,10 @@ func (q *Queue) Info() queue.Info { return q.info }
 
 // Ping implements queue.Publisher: SQS answers and takes the login.
 func (q *Queue) Ping(ctx context.Context) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
 	ctx, quick := context.WithTimeout(ctx, 3*time.Second)
@@ -140,38 +137,17 @@ func (q *Queue) ping(ctx context.Context) error {
 
 // Close implements queue.Publisher: it waits for calls and requests under way, unless the context ends first.
 func (q *Queue) Close(ctx context.Context) error {
-	q.life.Lock()
-	if q.closed {
-		q.life.Unlock()
+	leaving := q.calls.Close()
+	if leaving == nil {
 		return nil
 	}
-	q.closed = true
-	q.life.Unlock()
-	done := make(chan struct{})
-	go func() { q.busy.Wait(); close(done) }()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = fmt.Errorf("close queue with writes under way: %w", context.Cause(ctx))
-	}
+	err := leaving.Wait(ctx)
 	q.letGo()
 	if err != nil {
-		<-done // requests end with hold
+		<-leaving // requests end with hold
 	}
 	q.web.CloseIdleConnections()
 	return err
-}
-
-// enter counts a call; busy.Done leaves.
-func (q *Queue) enter() error {
-	q.life.RLock()
-	defer q.life.RUnlock()
-	if q.closed {
-		return queue.ErrClosed
-	}
-	q.busy.Add(1)
-	return nil
 }
 
 // roundTrip bounds a request by the configured time and by the life of the queue.

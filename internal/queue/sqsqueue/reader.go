@@ -25,12 +25,12 @@ const shortPoll = 100 * time.Millisecond
 
 // reader is enter for a topic that must exist.
 func (q *Queue) reader(ctx context.Context, topic string) (*target, error) {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return nil, err
 	}
 	t, err := q.topic(ctx, topic, false)
 	if err != nil {
-		q.busy.Done()
+		q.calls.Leave()
 		return nil, err
 	}
 	return t, nil
@@ -42,7 +42,7 @@ func (q *Queue) Browse(ctx context.Context, topic string, _ int64, _ int) ([]que
 	if _, err := q.reader(ctx, topic); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	return nil, retry.Permanent(fmt.Errorf("look into topic %s: %w: SQS only hands records out; receive them", topic, errors.ErrUnsupported))
 }
 
@@ -54,7 +54,7 @@ func (q *Queue) Receive(ctx context.Context, topic string, most int, wait time.D
 	if err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	if most <= 0 {
 		return nil, nil
 	}
@@ -179,7 +179,7 @@ func (q *Queue) answer(ctx context.Context, topic string, receipts []string, f f
 	if err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	var errs []error
 	var good []string
 	for _, r := range receipts {
@@ -228,7 +228,7 @@ func (q *Queue) Stats(ctx context.Context, topic string) (queue.Stats, error) {
 	if err != nil {
 		return queue.Stats{}, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
 	names := []types.QueueAttributeName{

@@ -90,7 +90,7 @@ func (s *sender) init(q *Queue, t *target) {
 }
 
 // enqueue takes a call's records, all but those that it knows to be refused, and sends what may go. The caller is
-// counted in busy.
+// counted in calls.
 func (s *sender) enqueue(c *call, items []*item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,8 +139,7 @@ func (s *sender) pump() {
 			continue // all were abandoned
 		}
 		s.flying++
-		s.q.busy.Add(1) // a caller or a request is counted already, so Close cannot be past its wait
-		go s.run(items, lanes)
+		s.q.calls.Go(func() { s.run(items, lanes) })
 	}
 }
 
@@ -189,7 +188,6 @@ func (s *sender) take() (items []*item, lanes []*lane) {
 // run sends one request and settles what it held. It works under a context of its own: a caller that gives up must not
 // take the others' records with it.
 func (s *sender) run(items []*item, lanes []*lane) {
-	defer s.q.busy.Done()
 	results := s.send(context.Background(), items)
 	s.mu.Lock()
 	defer s.mu.Unlock()

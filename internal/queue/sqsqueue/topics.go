@@ -244,10 +244,10 @@ func (q *Queue) gone(what string, t *target) error {
 
 // Prepare implements queue.Preparer.
 func (q *Queue) Prepare(ctx context.Context, topics ...string) error {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	var errs []error
 	for _, topic := range topics {
 		for _, name := range []string{topic, queue.DeadTopic(topic)} {
@@ -270,10 +270,10 @@ const lookups = 100
 // Topics implements queue.Reader: the topics of this process, and the queues that carry ferry's tag. Where the login
 // may not list queues, or read tags, it is the topics of this process alone.
 func (q *Queue) Topics(ctx context.Context) ([]string, error) {
-	if err := q.enter(); err != nil {
+	if err := q.calls.Enter(); err != nil {
 		return nil, err
 	}
-	defer q.busy.Done()
+	defer q.calls.Leave()
 	q.mu.Lock()
 	all := make(map[string]bool, len(q.topics))
 	for topic := range q.topics {
