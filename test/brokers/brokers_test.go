@@ -21,7 +21,7 @@ import (
 func brokers(t *testing.T, state string, args ...string) (out string, exit int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "../../scripts/brokers", args...)
-	cmd.Env = append(os.Environ(), "FERRY_BROKERS_DIR="+state)
+	cmd.Env = append(os.Environ(), "FERRY_TEST_BROKERS_DIR="+state)
 	var talk strings.Builder
 	cmd.Stderr = &talk
 	raw, err := cmd.Output()
@@ -75,7 +75,7 @@ func TestLife(t *testing.T) {
 	state := t.TempDir()
 	t.Cleanup(func() {
 		cmd := exec.Command("../../scripts/brokers", "down")
-		cmd.Env = append(os.Environ(), "FERRY_BROKERS_DIR="+state)
+		cmd.Env = append(os.Environ(), "FERRY_TEST_BROKERS_DIR="+state)
 		_ = cmd.Run()
 	})
 

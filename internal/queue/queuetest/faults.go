@@ -297,7 +297,7 @@ func (f *faults) outage() {
 
 func (f *faults) restart(end func(t testing.TB)) func() {
 	if end == nil {
-		f.Skip("this broker is not restarted here")
+		f.Skip("the harness cannot stop this broker (Stop and Kill are nil)")
 	}
 	return func() {
 		f.someMoment()

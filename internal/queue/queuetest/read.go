@@ -13,7 +13,7 @@ import (
 func (s *suite) receive(q queue.Queue, topic string, n int) []queue.Delivery {
 	s.Helper()
 	if s.h.Lacks.Receive {
-		s.Skip("records can only be browsed: nothing after this is tested here")
+		s.Skip("declared in Lacks: records of this broker can only be browsed")
 	}
 	var got []queue.Delivery
 	for len(got) < n {
@@ -57,7 +57,7 @@ func recordsOf(d []queue.Delivery) []record.Record {
 
 func receiveAndAck(s *suite) {
 	if s.h.Lacks.Ahead {
-		s.Skip("records are handed out one after the other")
+		s.Skip("declared in Lacks: this broker hands nothing out behind an unacknowledged record")
 	}
 	q, topic := s.open(), name("receive")
 	want := recs(topic, 0, 25)
@@ -158,10 +158,10 @@ func redelivery(s *suite) {
 
 func receiptsTravel(s *suite) {
 	if s.h.Lacks.Travel {
-		s.Skip("receipts do not travel")
+		s.Skip("declared in Lacks: this broker takes a receipt only from the instance that received")
 	}
 	if s.h.Lacks.Ahead {
-		s.Skip("records are handed out one after the other")
+		s.Skip("declared in Lacks: this broker hands nothing out behind an unacknowledged record")
 	}
 	q, other, topic := s.open(), s.open(), name("travel")
 	s.must(q.Publish(s.ctx(), topic, recs(topic, 0, 4)))

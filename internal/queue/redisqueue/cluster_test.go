@@ -17,7 +17,7 @@ import (
 // is there once.
 func TestReshard(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes seconds")
+		t.Skip("left out by -short: slots of a cluster are moved under a writer")
 	}
 	ctx := t.Context()
 	var nodes []*process

@@ -20,7 +20,7 @@ const rounds = 40
 // cursor agree, what was confirmed is there, and nothing of the pipeline is there twice.
 func TestKill(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes seconds")
+		t.Skip("left out by -short: servers are killed 40 times")
 	}
 	t.Run("redis-server", func(t *testing.T) {
 		p := start(t)

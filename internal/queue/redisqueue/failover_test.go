@@ -57,7 +57,7 @@ func watched(t *testing.T) (master, replica *process, c Config) {
 // find it, and nothing that was confirmed is missing.
 func TestFailover(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes seconds")
+		t.Skip("left out by -short: the sentinels take seconds to elect")
 	}
 	master, replica, c := watched(t)
 	q := open(t, c)

@@ -12,7 +12,7 @@ import (
 // test's own.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes seconds")
+		t.Skip("left out by -short: each fault waits for real time-outs")
 	}
 	t.Run("fake", func(t *testing.T) {
 		_, c := fake(t)

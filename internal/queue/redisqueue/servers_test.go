@@ -125,7 +125,7 @@ func (p *process) cut(bytes int64) {
 	p.t.Helper()
 	files, err := filepath.Glob(filepath.Join(p.dir, "appendonlydir", "*.incr.aof"))
 	if err != nil || len(files) != 1 {
-		p.t.Skipf("this redis-server keeps its file elsewhere: %q, %v", files, err)
+		p.t.Skipf("this redis-server keeps its append-only file elsewhere (%q, %v), so it cannot be cut: scripts/brokers up redis brings one that does not", files, err)
 	}
 	info, err := os.Stat(files[0])
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // does not.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes seconds")
+		t.Skip("left out by -short: each fault waits for real time-outs")
 	}
 	t.Run("fake", func(t *testing.T) {
 		for name, k := range sorts {
