@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"ferry/internal/record"
-	"ferry/internal/retry"
 )
 
 // ErrConflict is what a CursorStore answers when the revision is not the one expected.
@@ -144,11 +143,11 @@ type cursorWriter struct {
 // cursorAttempt remembers how far a commit has come, so that trying it again does not publish twice what was
 // confirmed.
 type cursorAttempt struct {
-	entry         entry
-	records, dead int
-	published     int // of the records
-	buried        int // of the dead letters
-	tried         bool
+	*Attempt
+	entry     entry // what the store will hold
+	published int   // of the records
+	buried    int   // of the dead letters
+	tried     bool
 }
 
 // Cursor implements Writer.
@@ -195,15 +194,15 @@ func (w *cursorWriter) Commit(ctx context.Context, b Batch, next record.Cursor) 
 	if err := w.checkSizes(b); err != nil {
 		return err
 	}
-	if n, limit := b.Len(), w.q.Info().Limits.CommitRecords; limit > 0 && n > limit {
-		return retry.Permanent(fmt.Errorf("commit of %d records is over the queue's limit of %d", n, limit))
+	if err := w.q.Info().Limits.Check(b); err != nil {
+		return err
 	}
 	last, rev, err := w.q.get(ctx, w.topic, w.pipeline)
 	if err != nil {
 		return err
 	}
 	a := w.attempt
-	same := a != nil && a.records == len(b.Records) && a.dead == len(b.Dead) && bytes.Equal(a.entry.cursor, next)
+	same := a != nil && a.Is(b, next)
 	switch {
 	case rev == w.rev:
 	case a != nil && last.id == a.entry.id: // its outcome was unknown; it was written
@@ -211,13 +210,14 @@ func (w *cursorWriter) Commit(ctx context.Context, b Batch, next record.Cursor) 
 		if same {
 			return nil
 		}
-		return retry.Permanent(errors.New("the commit before this one was written after all; open the pipeline's writer anew"))
+		return ErrWritten
 	default:
 		w.fenced = true
 		return ErrFenced
 	}
 	if !same {
-		a = &cursorAttempt{entry: newEntry(next, false), records: len(b.Records), dead: len(b.Dead)}
+		e := newEntry(next, false)
+		a = &cursorAttempt{Attempt: NewAttempt(e.id, b, next), entry: e}
 		w.attempt = a
 	}
 	if b.Len() > 0 {

@@ -42,7 +42,7 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 		case err == nil:
 			at += n
 		case !errors.Is(err, kerr.MessageTooLarge):
-			return partly(at+done, failed, err)
+			return queue.Partly(at+done, failed, err)
 		case !single:
 			// A broker that does not tell its limit refused a batch. One by one shows which record it is.
 			single = true
@@ -74,18 +74,6 @@ func chunk(batch []record.Record) int {
 
 // weight is what a record takes of the producer's memory.
 func weight(r *record.Record) int { return r.Size() + 512 }
-
-// partly adds to an error how many records before it are durable. One that was held back as too large ends the count:
-// who goes on behind it would never hear of it.
-func partly(done int, failed map[int]error, err error) error {
-	for i := range failed {
-		done = min(done, i)
-	}
-	if done == 0 {
-		return err
-	}
-	return &queue.PartError{Done: done, Err: err}
-}
 
 // outcome collects what the producer says of a call's records.
 type outcome struct {

@@ -1,7 +1,6 @@
 package kafkaqueue
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,20 +33,9 @@ type writer struct {
 	cl *kgo.Client // nil after a failure, and after Close
 
 	cursor  record.Cursor
-	commit  string   // this writer's newest record in the cursor topic, as far as is known
-	unknown *attempt // a commit that may or may not have been written
+	commit  string         // this writer's newest record in the cursor topic, as far as is known
+	unknown *queue.Attempt // a commit that may or may not have been written
 	fenced  bool
-}
-
-// attempt is a commit under way, by what tells it from another one.
-type attempt struct {
-	id            string
-	next          record.Cursor
-	records, dead int
-}
-
-func (a *attempt) is(b queue.Batch, next record.Cursor) bool {
-	return a.records == len(b.Records) && a.dead == len(b.Dead) && bytes.Equal(a.next, next)
 }
 
 // OpenWriter implements queue.Queue.
@@ -224,22 +212,22 @@ func (w *writer) try(ctx context.Context, b queue.Batch, next record.Cursor) (wr
 			return false, err
 		}
 		if before {
-			same := w.unknown.is(b, next)
+			same := w.unknown.Is(b, next)
 			w.settle()
 			if same {
 				return true, nil
 			}
-			return true, retry.Permanent(errors.New("the commit before this one was written after all; open the pipeline's writer anew"))
+			return true, queue.ErrWritten
 		}
 	}
-	if w.unknown == nil || !w.unknown.is(b, next) {
-		w.unknown = &attempt{token(), bytes.Clone(next), len(b.Records), len(b.Dead)}
+	if !w.unknown.Is(b, next) {
+		w.unknown = queue.NewAttempt(token(), b, next)
 	}
-	return false, w.transact(ctx, b, saved{cursor: next, writer: w.name, commit: w.unknown.id})
+	return false, w.transact(ctx, b, saved{cursor: next, writer: w.name, commit: w.unknown.ID})
 }
 
 func (w *writer) settle() {
-	w.cursor, w.commit, w.unknown = w.unknown.next, w.unknown.id, nil
+	w.cursor, w.commit, w.unknown = w.unknown.Next, w.unknown.ID, nil
 }
 
 // find claims the transactional id again, which ends whatever was open, and learns from the cursor topic what became
@@ -253,7 +241,7 @@ func (w *writer) find(ctx context.Context) (written bool, err error) {
 		return false, err
 	}
 	last, err := w.mine(ctx)
-	return err == nil && w.unknown != nil && last.commit == w.unknown.id, err
+	return err == nil && w.unknown != nil && last.commit == w.unknown.ID, err
 }
 
 // mine reads the pipeline's newest record; it is ErrFenced when another writer wrote it.
@@ -350,8 +338,8 @@ func (w *writer) check(ctx context.Context, b queue.Batch, next record.Cursor) e
 	if failed != nil {
 		return &queue.BatchError{Failed: failed, Total: b.Len()}
 	}
-	if n := b.Len(); n > commitRecords {
-		return retry.Permanent(fmt.Errorf("commit of %d records is over the queue's limit of %d", n, commitRecords))
+	if err := w.q.info.Limits.Check(b); err != nil {
+		return err
 	}
 	if n, limit := len(next)+len(w.key)+256, int(w.q.batchBytes(w.q.cfg.Cursors)); n > limit {
 		return retry.Permanent(fmt.Errorf("cursor of %d bytes is over the limit of topic %s, max.message.bytes %d", len(next), w.q.cfg.Cursors, limit))

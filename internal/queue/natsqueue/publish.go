@@ -39,15 +39,7 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 		return err
 	}
 	failed := ch.tooLarge(batch, nil, 0)
-	good := batch
-	if failed != nil {
-		good = make([]record.Record, 0, len(batch)-len(failed))
-		for i := range batch {
-			if failed[i] == nil {
-				good = append(good, batch[i])
-			}
-		}
-	}
+	good := queue.Without(batch, failed)
 	// What does not fit into one atomic batch goes as several, one after the other, so that order holds.
 	for len(good) > 0 {
 		n, bytes := q.chunk(good)

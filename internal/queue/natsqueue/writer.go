@@ -1,7 +1,6 @@
 package natsqueue
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -171,20 +170,9 @@ type writer struct {
 	name     string
 
 	cursor  record.Cursor
-	seq     uint64   // of the last cursor message, which the next one expects
-	unknown *attempt // a commit that may or may not have been written
+	seq     uint64         // of the last cursor message, which the next one expects
+	unknown *queue.Attempt // a commit that may or may not have been written
 	fenced  bool
-}
-
-// attempt is a commit under way, by what tells it from another one.
-type attempt struct {
-	id            string
-	next          record.Cursor
-	records, dead int
-}
-
-func (a *attempt) is(b queue.Batch, next record.Cursor) bool {
-	return a.records == len(b.Records) && a.dead == len(b.Dead) && bytes.Equal(a.next, next)
 }
 
 // Cursor implements queue.Writer.
@@ -206,8 +194,8 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 	if failed = w.ch.tooLarge(b.Dead, failed, len(b.Records)); failed != nil {
 		return &queue.BatchError{Failed: failed, Total: b.Len()}
 	}
-	if n := b.Len(); n > w.q.info.Limits.CommitRecords {
-		return retry.Permanent(fmt.Errorf("commit of %d records is over the queue's limit of %d", n, w.q.info.Limits.CommitRecords))
+	if err := w.q.info.Limits.Check(b); err != nil {
+		return err
 	}
 	if w.unknown != nil {
 		written, err := w.find(ctx)
@@ -215,16 +203,16 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 			return err
 		}
 		if written {
-			same := w.unknown.is(b, next)
+			same := w.unknown.Is(b, next)
 			w.done(w.seq)
 			if same {
 				return nil
 			}
-			return retry.Permanent(errors.New("the commit before this one was written after all; open the pipeline's writer anew"))
+			return queue.ErrWritten
 		}
 	}
-	if w.unknown == nil || !w.unknown.is(b, next) {
-		w.unknown = &attempt{w.q.token(), bytes.Clone(next), len(b.Records), len(b.Dead)}
+	if !w.unknown.Is(b, next) {
+		w.unknown = queue.NewAttempt(w.q.token(), b, next)
 	}
 	seq, err := w.send(ctx, b, next)
 	for try, end := 1, time.Now().Add(w.q.cfg.Timeout); isConflict(err); try++ {
@@ -251,7 +239,7 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 }
 
 func (w *writer) done(seq uint64) {
-	w.seq, w.cursor, w.unknown = seq, w.unknown.next, nil
+	w.seq, w.cursor, w.unknown = seq, w.unknown.Next, nil
 }
 
 func (w *writer) send(ctx context.Context, b queue.Batch, next record.Cursor) (uint64, error) {
@@ -274,7 +262,7 @@ func (w *writer) send(ctx context.Context, b queue.Batch, next record.Cursor) (u
 			m.Subject = dead
 			encode(m, &b.Dead[i-len(b.Records)])
 		default:
-			s := saved{data: next, writer: w.name, commit: w.unknown.id}
+			s := saved{data: next, writer: w.name, commit: w.unknown.ID}
 			fillCursor(m, w.topic.cursor(w.pipeline), s, w.seq)
 		}
 	})
@@ -287,7 +275,7 @@ func (w *writer) find(ctx context.Context) (written bool, err error) {
 	switch {
 	case err != nil:
 		return false, err
-	case last.commit == w.unknown.id:
+	case last.commit == w.unknown.ID:
 		w.seq = last.seq
 		return true, nil
 	case last.seq == w.seq:

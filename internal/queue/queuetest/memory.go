@@ -13,7 +13,6 @@ import (
 
 	"ferry/internal/queue"
 	"ferry/internal/record"
-	"ferry/internal/retry"
 )
 
 // Store is what a Memory queue keeps: the broker, so to say. Several Memory queues on one Store are several
@@ -290,8 +289,8 @@ func (w *memoryWriter) Commit(ctx context.Context, b queue.Batch, next record.Cu
 	if len(failed) > 0 {
 		return &queue.BatchError{Failed: failed, Total: b.Len()}
 	}
-	if n := b.Len(); n > m.o.Limits.CommitRecords {
-		return retry.Permanent(fmt.Errorf("commit of %d records is over the queue's limit of %d", n, m.o.Limits.CommitRecords))
+	if err := m.o.Limits.Check(b); err != nil {
+		return err
 	}
 	if err := w.write(b, next); err != nil {
 		return err

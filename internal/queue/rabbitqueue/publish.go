@@ -23,8 +23,8 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 		return nil
 	}
 	route := q.route(topic)
-	good, index, failed := q.sift(route, batch)
-	if len(good) > 0 {
+	failed := q.refused(route, batch)
+	if good := queue.Without(batch, failed); len(good) > 0 {
 		if err := q.ensure(ctx, topic); err != nil {
 			return fmt.Errorf("publish to %s: %w", topic, err)
 		}
@@ -38,7 +38,7 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 			if known && errors.Is(err, queue.ErrNoTopic) {
 				err = gone(err)
 			}
-			return part(fmt.Errorf("publish to %s: %w", topic, err), c.durable, index)
+			return queue.Partly(c.durable, failed, fmt.Errorf("publish to %s: %w", topic, err))
 		}
 		q.wrote(topic)
 	}
@@ -54,8 +54,8 @@ func gone(err error) error {
 	return fmt.Errorf("%w any more, or not yet after a restart of the broker: %s", queue.ErrNoTopic, err.Error())
 }
 
-// sift takes out the records that can never be published. index tells where the good ones were, nil: all are good.
-func (q *Queue) sift(r route, batch []record.Record) (good []record.Record, index []int, failed map[int]error) {
+// refused finds the records that can never be published.
+func (q *Queue) refused(r route, batch []record.Record) (failed map[int]error) {
 	for i := range batch {
 		if err := q.refuse(r, &batch[i]); err != nil {
 			if failed == nil {
@@ -64,29 +64,5 @@ func (q *Queue) sift(r route, batch []record.Record) (good []record.Record, inde
 			failed[i] = err
 		}
 	}
-	if failed == nil {
-		return batch, nil, nil
-	}
-	for i := range batch {
-		if failed[i] == nil {
-			good, index = append(good, batch[i]), append(index, i)
-		}
-	}
-	return good, index, failed
-}
-
-// part says how far a publish came. It never counts past a record that can never be taken: whoever goes on behind it
-// would not hear of it again.
-func part(err error, durable int, index []int) error {
-	if index != nil {
-		good := durable
-		durable = 0
-		for durable < good && index[durable] == durable {
-			durable++
-		}
-	}
-	if durable == 0 {
-		return err
-	}
-	return &queue.PartError{Done: durable, Err: err}
+	return failed
 }

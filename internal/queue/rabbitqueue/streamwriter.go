@@ -259,10 +259,7 @@ func (w *streamWriter) check(b queue.Batch) error {
 	if len(failed) > 0 {
 		return &queue.BatchError{Failed: failed, Total: b.Len()}
 	}
-	if n := b.Len(); n > streamCommit {
-		return retry.Permanent(fmt.Errorf("commit of %d records is over the queue's limit of %d", n, streamCommit))
-	}
-	return nil
+	return queue.Limits{CommitRecords: streamCommit}.Check(b)
 }
 
 // catchUp makes sure that the writer still holds the claim, and finds out about a write whose outcome was unknown. done:
@@ -283,7 +280,7 @@ func (w *streamWriter) catchUp(ctx context.Context, b queue.Batch, next record.C
 	ended := *w.ended
 	w.ended = nil
 	if !bytes.Equal(ended.entry.Cursor, next) || !bytes.Equal(ended.final, batchDigest(b)) {
-		return false, retry.Permanent(errors.New("the commit before this one was written after all; open the pipeline's writer anew"))
+		return false, queue.ErrWritten
 	}
 	return true, nil
 }

@@ -139,7 +139,7 @@ func TestDifferentBatchAfterUnknown(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := w.Commit(t.Context(), queue.Batch{Records: payload(20, 100)}, record.Cursor("b"))
-		if !errors.Is(err, errWritten) || string(w.Cursor()) != "a" || count(t, q, "lost") != 30 {
+		if !errors.Is(err, queue.ErrWritten) || string(w.Cursor()) != "a" || count(t, q, "lost") != 30 {
 			t.Fatalf("%d records, cursor %q, error %v", count(t, q, "lost"), w.Cursor(), err)
 		}
 	})

@@ -26,20 +26,12 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 		return nil
 	}
 	_, failed := checkRecords(q.info.Limits.RecordBytes, batch, nil, 0)
-	good := batch
-	if failed != nil {
-		good = make([]record.Record, 0, len(batch)-len(failed))
-		for i := range batch {
-			if failed[i] == nil {
-				good = append(good, batch[i])
-			}
-		}
-	}
+	good := queue.Without(batch, failed)
 	ch := q.channel(t)
 	for done := 0; done < len(good); {
 		n, bytes := q.chunk(good[done:])
 		if err := ch.group.publish(ctx, good[done:done+n], bytes); err != nil {
-			return partly(done, failed, err)
+			return queue.Partly(done, failed, err)
 		}
 		done += n
 	}
@@ -60,18 +52,6 @@ func (q *Queue) chunk(batch []record.Record) (n, bytes int) {
 		n++
 	}
 	return n, bytes
-}
-
-// partly says how many records at the front of the batch are durable. A record that can never be taken ends the count:
-// whoever begins behind it would not hear of it again.
-func partly(done int, failed map[int]error, err error) error {
-	for i := range failed {
-		done = min(done, i)
-	}
-	if done == 0 {
-		return err
-	}
-	return &queue.PartError{Done: done, Err: err}
 }
 
 // flights is how many scripts of a topic are on their way at once. One alone would let callers take turns: those whose

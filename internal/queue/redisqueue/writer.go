@@ -1,7 +1,6 @@
 package redisqueue
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -85,26 +84,15 @@ type writer struct {
 	epoch    int64 // counts the pipeline's writers
 
 	cursor  record.Cursor
-	commit  string     // the name of the last commit, on which the next one builds
-	unknown []*attempt // commits that may or may not have been written; the last is the one being tried
-	flight  *flight    // a commit that was not waited for to its end
-	over    error      // why nothing can be committed any more
-}
-
-// attempt is a commit under way, by what tells it from another one.
-type attempt struct {
-	id            string
-	next          record.Cursor
-	records, dead int
-}
-
-func (a *attempt) is(b queue.Batch, next record.Cursor) bool {
-	return a.records == len(b.Records) && a.dead == len(b.Dead) && bytes.Equal(a.next, next)
+	commit  string           // the name of the last commit, on which the next one builds
+	unknown []*queue.Attempt // commits that may or may not have been written; the last is the one being tried
+	flight  *flight          // a commit that was not waited for to its end
+	over    error            // why nothing can be committed any more
 }
 
 // flight is a script on its way. answer and err are there once landed is closed.
 type flight struct {
-	attempt *attempt
+	attempt *queue.Attempt
 	landed  chan struct{}
 	answer  []any
 	err     error
@@ -136,14 +124,14 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 		switch {
 		case w.flight != nil || w.over != nil:
 			return err
-		case w.commit == before.attempt.id && before.attempt.is(b, next):
+		case w.commit == before.attempt.ID && before.attempt.Is(b, next):
 			return nil
-		case w.commit == before.attempt.id:
-			return errWritten
+		case w.commit == before.attempt.ID:
+			return queue.ErrWritten
 		}
 	}
-	if n := len(w.unknown); n == 0 || !w.unknown[n-1].is(b, next) {
-		w.unknown = append(w.unknown, &attempt{w.q.token(), bytes.Clone(next), len(b.Records), len(b.Dead)})
+	if n := len(w.unknown); n == 0 || !w.unknown[n-1].Is(b, next) {
+		w.unknown = append(w.unknown, queue.NewAttempt(w.q.token(), b, next))
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("commit: nothing written: %w", context.Cause(ctx))
@@ -153,8 +141,7 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 }
 
 var (
-	errWritten = retry.Permanent(errors.New("the commit before this one was written after all; open the pipeline's writer anew"))
-	errLost    = retry.Permanent(errors.New("the server has lost what it had confirmed, by a failover or by a restart without its append-only file: " +
+	errLost = retry.Permanent(errors.New("the server has lost what it had confirmed, by a failover or by a restart without its append-only file: " +
 		"this run cannot go on; the next one begins at the cursor that is left, which fits the records that are left"))
 )
 
@@ -180,10 +167,10 @@ func (w *writer) check(b queue.Batch) (n sizes, err error) {
 
 // takeOff sends the script on its way, under a context of its own: the client library does not take its hands off a
 // connection before the answer is there, and a commit that is not waited for goes on.
-func (w *writer) takeOff(ctx context.Context, a *attempt, b queue.Batch, n sizes) {
+func (w *writer) takeOff(ctx context.Context, a *queue.Attempt, b queue.Batch, n sizes) {
 	q := w.q
 	args := make([]any, 0, 11+14*b.Len())
-	args = append(args, flag(q.cfg.Create), q.cfg.MaxLen, q.cfg.MaxBytes, w.name, a.id, w.commit, []byte(a.next),
+	args = append(args, flag(q.cfg.Create), q.cfg.MaxLen, q.cfg.MaxBytes, w.name, a.ID, w.commit, []byte(a.Next),
 		len(b.Records), n.records, len(b.Dead), n.dead)
 	for i := range b.Records {
 		args = encode(args, &b.Records[i])
@@ -236,9 +223,9 @@ func (w *writer) land(ctx context.Context) error {
 		return w.over
 	case "other":
 		for _, a := range w.unknown {
-			if a.id == word(1) {
+			if a.ID == word(1) {
 				w.done(a)
-				return errWritten
+				return queue.ErrWritten
 			}
 		}
 		w.over = errLost
@@ -248,4 +235,4 @@ func (w *writer) land(ctx context.Context) error {
 	return w.q.refused("commit", w.topic, f.answer)
 }
 
-func (w *writer) done(a *attempt) { w.commit, w.cursor, w.unknown = a.id, a.next, nil }
+func (w *writer) done(a *queue.Attempt) { w.commit, w.cursor, w.unknown = a.ID, a.Next, nil }

@@ -48,7 +48,7 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 				if err := mapError(what, r.err); errors.Is(err, queue.ErrNoTopic) {
 					q.forget(topic) // so that the next call makes it, if it may
 				}
-				return part(mapError(what, r.err), done+r.durable, index, failed)
+				return queue.Partly(done+r.durable, failed, mapError(what, r.err))
 			}
 			done += len(e.records)
 		}
@@ -97,19 +97,6 @@ func original(index []int, i int) int {
 		return i
 	}
 	return index[i]
-}
-
-// part says how far a publish came. It never counts past a record that can never be taken: whoever goes on behind it
-// would not hear of it again.
-func part(err error, durable int, index []int, failed map[int]error) error {
-	n := 0
-	for n < durable && original(index, n) == n && failed[n] == nil {
-		n++
-	}
-	if n == 0 {
-		return err
-	}
-	return &queue.PartError{Done: n, Err: err}
 }
 
 // group is a topic's group commit. Calls put their records into a queue; one goroutine, there only while there is

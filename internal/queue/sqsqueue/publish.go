@@ -83,8 +83,5 @@ func (s *sender) outcome(c *call) error {
 	for done < len(c.states) && c.states[done] == stored {
 		done++
 	}
-	if done == 0 {
-		return c.err
-	}
-	return &queue.PartError{Done: done, Err: c.err}
+	return queue.Partly(done, c.refused, c.err)
 }
