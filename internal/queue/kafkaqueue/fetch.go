@@ -200,7 +200,8 @@ func (q *Queue) start(ctx context.Context, p part) (int64, error) {
 // offsets asks for one offset of each partition.
 func (q *Queue) offsets(ctx context.Context, name string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[int32]int64, error) {
 	for {
-		listed, err := list(ctx, name)
+		// As in metadata: from the library's memory a topic that was just made would be missing.
+		listed, err := list(kadm.WithAuthorizedOps(ctx), name)
 		if err == nil {
 			err = listed.Error()
 		}
