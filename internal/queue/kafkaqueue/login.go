@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +22,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 
 	"ferry/internal/queue"
+	"ferry/internal/queue/queueurl"
 	"ferry/internal/retry"
 )
 
@@ -129,24 +129,11 @@ func (c Config) tlsConfig() (*tls.Config, error) {
 	if !c.TLS {
 		return nil, nil
 	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
-	if c.CA != "" {
-		pem, err := os.ReadFile(c.CA)
-		if err != nil {
-			return nil, fmt.Errorf("read ca of the queue URL: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, retry.Permanent(fmt.Errorf("read ca of the queue URL: %s holds no certificate in PEM form", c.CA))
-		}
+	t, err := queueurl.TLS(c.CA, c.Cert, c.Key)
+	if err != nil {
+		return nil, retry.Permanent(err)
 	}
-	if c.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			return nil, retry.Permanent(fmt.Errorf("read cert and key of the queue URL: %w", err))
-		}
-		t.Certificates = []tls.Certificate{pair}
-	}
+	t.ServerName = c.ServerName
 	return t, nil
 }
 

@@ -3,12 +3,10 @@ package rabbitqueue
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -193,28 +191,15 @@ func recordBytes(into *int) func(string) error {
 
 // tlsConfig is for one host.
 func (c Config) tlsConfig(host string) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
+	t, err := queueurl.TLS(c.CA, c.Cert, c.Key)
+	if err != nil {
+		return nil, err
+	}
+	t.ServerName = c.ServerName
 	if t.ServerName == "" {
 		if parsed, err := url.Parse("x://" + host); err == nil {
 			t.ServerName = parsed.Hostname()
 		}
-	}
-	if c.CA != "" {
-		pem, err := os.ReadFile(c.CA)
-		if err != nil {
-			return nil, fmt.Errorf("read ca: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read ca: %s holds no certificate in PEM form", c.CA)
-		}
-	}
-	if c.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			return nil, fmt.Errorf("read cert and key: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
 }

@@ -140,10 +140,8 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 	return w.land(ctx)
 }
 
-var (
-	errLost = retry.Permanent(errors.New("the server has lost what it had confirmed, by a failover or by a restart without its append-only file: " +
-		"this run cannot go on; the next one begins at the cursor that is left, which fits the records that are left"))
-)
+var errLost = retry.Permanent(errors.New("the server has lost what it had confirmed, by a failover or by a restart without its append-only file: " +
+	"this run cannot go on; the next one begins at the cursor that is left, which fits the records that are left"))
 
 // sizes are the bytes of a batch's two parts.
 type sizes struct{ records, dead int }
