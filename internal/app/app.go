@@ -41,6 +41,7 @@ type App struct {
 
 	folder    *folder // nil when nothing embedded is used
 	embedded  *embedded.Server
+	cluster   *embedded.Cluster // of which the embedded server is a part, or nil
 	mock      *mockapi.Running
 	queue     queue.Queue
 	store     state.Store

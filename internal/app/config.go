@@ -25,6 +25,9 @@ var demo []byte
 func LoadConfig(o config.Options) (*config.Config, error) {
 	o.Checks = checks()
 	cfg, err := config.Load(o)
+	if err == nil {
+		_, err = clusterOf(cfg)
+	}
 	if err != nil || cfg.File != "" || len(cfg.Pipelines) > 0 {
 		return cfg, err
 	}

@@ -2,12 +2,12 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,7 +21,6 @@ import (
 	"ferry/internal/pipeline"
 	"ferry/internal/queue/cloudevents"
 	"ferry/internal/queue/natsqueue"
-	"ferry/internal/record"
 	"ferry/internal/scheduler"
 	"ferry/internal/source"
 	"ferry/internal/state/natsstate"
@@ -63,9 +62,13 @@ func (a *App) openFolder(ctx context.Context) error {
 		}
 		opt.Listen = qc.Listen
 	}
+	if opt.Cluster, err = clusterOf(a.cfg); err != nil {
+		return err
+	}
 	if a.embedded, err = embedded.Start(ctx, opt); err != nil {
 		return &EnvironmentError{err}
 	}
+	a.cluster = opt.Cluster
 	a.onClose("embedded queue", a.embedded.Close)
 	return nil
 }
@@ -98,6 +101,9 @@ func (a *App) openState(ctx context.Context) error {
 	switch s := scheme(a.cfg.State); s {
 	case "embedded":
 		nc, err = a.embedded.Connect()
+		if a.cluster != nil {
+			opt.Replicas = 3
+		}
 	case "nats", "tls":
 		var qc natsqueue.Config
 		if qc, err = natsqueue.ParseURL(a.cfg.State); err != nil {
@@ -112,7 +118,11 @@ func (a *App) openState(ctx context.Context) error {
 		return &EnvironmentError{fmt.Errorf("connect to state: %w", err)}
 	}
 	a.onClose("state connection", func(context.Context) error { nc.Close(); return nil })
-	if a.store, err = natsstate.Open(ctx, nc, opt); err != nil {
+	err = a.patiently(ctx, "state", func(ctx context.Context) (err error) {
+		a.store, err = natsstate.Open(ctx, nc, opt)
+		return err
+	})
+	if err != nil {
 		return &EnvironmentError{fmt.Errorf("open state: %w", err)}
 	}
 	return nil
@@ -199,14 +209,12 @@ func (a *App) openScheduler() error {
 
 // instance names this process among those that share a state store.
 func (a *App) instance() string {
-	if a.folder != nil && scheme(a.cfg.State) == "embedded" {
+	if a.folder != nil && scheme(a.cfg.State) == "embedded" && a.cluster == nil {
 		return "local" // one process holds the folder: after a crash the next one takes its leases over at once
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), record.ID(host, fmt.Sprint(time.Now().UnixNano()), nil)[:6])
+	// The end is new with every process: one that comes back under its name must not take the leases of the one before
+	// for its own while that is still around.
+	return instanceName(a.cfg) + "-" + strings.ToLower(rand.Text()[:6])
 }
 
 // listen opens the API's port.

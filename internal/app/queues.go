@@ -80,7 +80,8 @@ func (a *App) openQueue(ctx context.Context) error {
 	a.onClose("queue", q.Close)
 	switch a.opt.Command {
 	case "serve", "dev", "run", "check":
-		if err := q.Prepare(ctx, a.topics()...); err != nil {
+		prepare := func(ctx context.Context) error { return q.Prepare(ctx, a.topics()...) }
+		if err := a.patiently(ctx, "topics", prepare); err != nil {
 			return &EnvironmentError{fmt.Errorf("prepare topics: %w", err)}
 		}
 	}
@@ -103,13 +104,16 @@ func (a *App) openNATS(ctx context.Context, c natsqueue.Config) (queue.Queue, er
 		if c.Cache == 0 {
 			c.Cache = embeddedCache()
 		}
+		if a.cluster != nil {
+			c.Cache /= int64(len(c.Cluster)) // what the others write is kept here too
+		}
 	}
 	q, err := natsqueue.Open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	if !c.Embedded || c.Memory {
-		return q, nil
+	if !c.Embedded || c.Memory || a.cluster != nil {
+		return q, nil // in a cluster, what is confirmed must not hang on this one's disk
 	}
 	// An atomic batch costs the embedded server a dozen file operations: requests share the journal's one sync instead.
 	j, err := journal.Open(ctx, filepath.Join(a.cfg.Data, "journal"), q)

@@ -13,6 +13,8 @@ type Config struct {
 	Queue     URL                 `yaml:"queue" default:"embedded:" check:"queue" example:"kafka://127.0.0.1:9092" doc:"The message queue: embedded:, kafka://, amqp://, sqs://, azservicebus://, redis:// or nats://; see queues.md."`
 	State     URL                 `yaml:"state" default:"embedded:" check:"state" doc:"Where leases, pauses and run history are kept, and cursors where the queue cannot hold them."`
 	Data      string              `yaml:"data" default:"./data" doc:"Folder of the embedded queue and state. One process holds it at a time."`
+	Instance  string              `yaml:"instance" example:"ferry-1" doc:"Name of this instance among several. Absent: the host's name."`
+	Cluster   Cluster             `yaml:"cluster" doc:"What the instances have in common whose embedded queues form a cluster (queue: embedded:?cluster=…)."`
 	Auth      Auth                `yaml:"auth" doc:"Who may call the API: none, or keys. Absent: anybody on loopback."`
 	Server    Server              `yaml:"server" doc:"Limits of the HTTP server."`
 	Log       Log                 `yaml:"log" doc:"Logging."`
@@ -29,6 +31,11 @@ type Config struct {
 	Files []string `yaml:"-"`
 	// Demo says that nobody has configured anything, and that this is the built-in demonstration.
 	Demo bool `yaml:"-"`
+}
+
+// Cluster is what the members of a cluster of the embedded queue have in common.
+type Cluster struct {
+	Secret Secret `yaml:"secret" example:"${file:/run/secrets/ferry-cluster}" doc:"The same text for all, at least 16 characters: who does not know it can neither join the cluster nor listen to it."`
 }
 
 // Auth guards the API. The word none is the same as {none: true}.

@@ -4,6 +4,7 @@ package embedded
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,8 @@ type Options struct {
 	CheckEvery time.Duration
 	// StartTimeout bounds the recovery of a large store at the start. Default 5 min.
 	StartTimeout time.Duration
+	// Cluster makes the server one of several. Nil: it stands alone.
+	Cluster *Cluster
 	// Logger hears the server's warnings, and its notices at debug level. Nil: silence.
 	Logger *slog.Logger
 }
@@ -60,12 +63,16 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MaxBatch < 2 || o.MaxPayload < 1<<10 {
 		return o, fmt.Errorf("embedded queue: a batch of %d messages or a payload of %d bytes is too small", o.MaxBatch, o.MaxPayload)
 	}
+	if o.Cluster != nil {
+		return o, o.Cluster.Check()
+	}
 	return o, nil
 }
 
 // Server is a running NATS server. All methods are safe for concurrent use.
 type Server struct {
-	opts Options
+	opts     Options
+	password string // of clients inside the process, where a port has to be open (see Cluster.apply)
 
 	mu     sync.RWMutex
 	ns     *server.Server // nil while restarting, and after Close
@@ -80,14 +87,14 @@ type Server struct {
 // ErrClosed is what a closed server answers.
 var ErrClosed = errors.New("embedded queue is closed")
 
-// Start starts the server and returns once it is ready. The context bounds the start alone. A store that cannot be
-// read whole is an error, not an empty queue (invariant 9).
+// Start starts the server and returns once it is ready, which in a cluster needs most of its members. The context bounds
+// the start alone. A store that cannot be read whole is an error, not an empty queue (invariant 9).
 func Start(ctx context.Context, o Options) (*Server, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o}
+	s := &Server{opts: o, password: rand.Text()}
 	if s.ns, err = s.launch(ctx); err != nil {
 		return nil, err
 	}
@@ -108,7 +115,7 @@ func (s *Server) launch(ctx context.Context) (*server.Server, error) {
 	if err := s.opts.removeUnfinished(); err != nil {
 		return nil, err
 	}
-	o, err := s.opts.server()
+	o, err := s.opts.server(s.password)
 	if err != nil {
 		return nil, err
 	}
@@ -139,10 +146,21 @@ func (s *Server) launch(ctx context.Context) (*server.Server, error) {
 	}
 	if err := log.fatalError(); err != nil {
 		abandon()
+		if c := s.opts.Cluster; c != nil && c.Self != "" {
+			return nil, fmt.Errorf("start embedded queue as member %s of its cluster: %w", c.Self, err)
+		}
 		if s.opts.Listen != "" {
 			return nil, fmt.Errorf("start embedded queue on %s (another listen= address in the queue's URL may help): %w", s.opts.Listen, err)
 		}
 		return nil, fmt.Errorf("start embedded queue in %s: %w", s.opts.Dir, err)
+	}
+	if s.opts.Cluster != nil {
+		// What a member lacks it gets from the others, so its own store is no reason to stop.
+		if err := s.meet(ctx, ns); err != nil {
+			abandon()
+			return nil, err
+		}
+		return ns, nil
 	}
 	if err := health(ns); err != nil {
 		abandon()
@@ -153,7 +171,7 @@ func (s *Server) launch(ctx context.Context) (*server.Server, error) {
 }
 
 // server translates the options.
-func (o Options) server() (*server.Options, error) {
+func (o Options) server(password string) (*server.Options, error) {
 	so := &server.Options{
 		ServerName:         "ferry",
 		DontListen:         true,
@@ -185,6 +203,11 @@ func (o Options) server() (*server.Options, error) {
 			n = server.RANDOM_PORT
 		}
 		so.DontListen, so.Host, so.Port = false, host, n
+	}
+	if o.Cluster != nil {
+		if err := o.Cluster.apply(so, password); err != nil {
+			return nil, err
+		}
 	}
 	return so, nil
 }
@@ -228,6 +251,7 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 	own := []nats.Option{
 		nats.InProcessServer(s),
+		nats.Token(s.password),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(20 * time.Millisecond),
 		nats.ReconnectJitter(10*time.Millisecond, 10*time.Millisecond),

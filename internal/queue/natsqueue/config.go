@@ -21,6 +21,10 @@ type Config struct {
 	// Embedded is true for embedded: URLs. Listen is then the address for clients outside the process, or empty.
 	Embedded bool
 	Listen   string
+	// Cluster are the members of the embedded server's cluster, each host:port, empty when it stands alone. Member is
+	// the one that this process is, where its name does not say so.
+	Cluster []string
+	Member  string
 
 	// Servers are nats:// or tls:// addresses, separated by commas, used when Connect is nil.
 	Servers string
@@ -99,7 +103,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// ParseURL reads `embedded:?listen=127.0.0.1:4222&max_age=7d&max_bytes=10GiB` and
+// ParseURL reads `embedded:?listen=127.0.0.1:4222&max_age=7d&max_bytes=10GiB`, `embedded:?cluster=a:6222,b:6222,c:6222` and
 // `nats://host1,host2?replicas=3&creds=/run/secrets/nats.creds`. Parameters that it does not know are errors. No
 // error shows a login (invariant 8). The first host that answers is used, and the servers that it tells of.
 func ParseURL(u config.URL) (Config, error) {
@@ -108,6 +112,7 @@ func ParseURL(u config.URL) (Config, error) {
 		return Config{}, err
 	}
 	var c Config
+	var members string
 	storage := "file"
 	known := queueurl.Parameters{
 		"create": queueurl.Bool(&c.Create), "max_age": queueurl.Duration(&c.MaxAge), "max_bytes": queueurl.Bytes(&c.MaxBytes),
@@ -120,6 +125,7 @@ func ParseURL(u config.URL) (Config, error) {
 		}
 		c.Embedded, c.Create = true, true
 		known["listen"], known["cache"] = queueurl.Text(&c.Listen), cacheSize(&c.Cache)
+		known["cluster"], known["member"] = queueurl.Text(&members), queueurl.Text(&c.Member)
 	case "nats", "tls":
 		maps.Copy(known, queueurl.Parameters{
 			"ca": queueurl.File(&c.CA), "cert": queueurl.File(&c.Cert), "key": queueurl.File(&c.Key),
@@ -135,6 +141,13 @@ func ParseURL(u config.URL) (Config, error) {
 	}
 	err = known.Set(scheme, query)
 	c.Memory = storage == "memory"
+	if members != "" {
+		// A topic has three copies however many members there are: what more of them bring is room for more topics.
+		c.Cluster, c.Replicas = strings.Split(members, ","), 3
+	}
+	if c.Member != "" && members == "" {
+		err = errors.Join(err, errors.New("queue URL: the parameter member goes with cluster=host:port,host:port,host:port"))
+	}
 	return c, err
 }
 

@@ -119,7 +119,8 @@ func orUnlimited(n int64) int64 {
 	return n
 }
 
-// Prepare implements queue.Preparer. Topics of the embedded server are made by their first record.
+// Prepare implements queue.Preparer. Topics of the embedded server are made by their first record. Those of a cluster are
+// made now: a new topic needs all its members, and the next time one of them may be away.
 func (q *Queue) Prepare(ctx context.Context, names ...string) error {
 	var missing []string
 	var errs []error
@@ -129,7 +130,7 @@ func (q *Queue) Prepare(ctx context.Context, names ...string) error {
 			return err
 		}
 		if err == nil {
-			if !q.cfg.Embedded || !q.cfg.Create {
+			if !q.cfg.Embedded || !q.cfg.Create || q.cfg.Replicas > 1 {
 				_, err = q.ensure(ctx, t, true)
 			}
 			q.calls.Leave()

@@ -165,6 +165,9 @@ func (q *Queue) discover(ctx context.Context) error {
 	}
 	if q.cfg.Embedded {
 		q.info.Note = "embedded in this process; every confirmed record is synced to disk"
+		if n := len(q.cfg.Cluster); n > 0 {
+			q.info.Note = fmt.Sprintf("embedded in this process, as a cluster of %d; every confirmed record is synced to disk on two members at least", n)
+		}
 	} else {
 		q.info.Note = "whether the server syncs before it confirms is its own setting (sync_interval: always)"
 	}
@@ -282,6 +285,7 @@ func sortedNames(h nats.Header) []string { return slices.Sorted(maps.Keys(h)) }
 // Codes of JetStream's errors that the client library does not name.
 const (
 	codeResources         = 10002 // account's limits
+	codeNoPeers           = 10005 // fewer servers than replicas are up
 	codeUnavailable       = 10008
 	codeNotLeader         = 10009
 	codeInsufficient      = 10023
@@ -314,7 +318,7 @@ func (q *Queue) mapError(ctx context.Context, what string, err error) error {
 				return fmt.Errorf("%s: %w: %w", what, queue.ErrFull, err)
 			}
 			return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
-		case codeUnavailable, codeNotLeader, codeBusy, codeBatchIncomplete, codeBatchInflight, codeWrongLastConstant,
+		case codeNoPeers, codeUnavailable, codeNotLeader, codeBusy, codeBatchIncomplete, codeBatchInflight, codeWrongLastConstant,
 			jetstream.JSErrCodeJetStreamNotEnabled:
 			return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
 		case codeBatchTooLarge:
