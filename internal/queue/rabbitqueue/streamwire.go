@@ -282,11 +282,21 @@ func (c *streamConn) read() (uint16, []byte, error) {
 	}
 }
 
-// bound makes the end of a context end what is read and written. The connection is of no use afterwards.
+// bound makes the end of a context end what is read and written, until it is released. What was cut off leaves the
+// connection of no use; what came to its end just before does not, so release waits for a deadline that is just being
+// set: it must not hit whoever uses the connection next.
 func (c *streamConn) bound(ctx context.Context, timeout time.Duration) (release func()) {
 	_ = c.conn.SetDeadline(time.Now().Add(timeout)) // fails with its connection
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
-	return func() { stop() }
+	set := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = c.conn.SetDeadline(time.Unix(1, 0))
+		close(set)
+	})
+	return func() {
+		if !stop() {
+			<-set
+		}
+	}
 }
 
 // frame is what is written, in the making.
