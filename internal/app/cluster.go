@@ -42,7 +42,10 @@ func clusterOf(cfg *config.Config) (*embedded.Cluster, error) {
 	if c.Self == "" {
 		c.Self = memberNamed(instanceName(cfg), c.Members)
 	}
-	return c, c.Check()
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // memberNamed finds the member whose host, or whose host's first label, is the name of the instance. It gives "" for an

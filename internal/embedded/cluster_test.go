@@ -18,14 +18,17 @@ const testSecret = "0123456789abcdef"
 // addresses are free ports on loopback, as members.
 func addresses(t testing.TB, n int) []string {
 	t.Helper()
+	open := make([]net.Listener, n) // all at once, so that no port comes twice
 	all := make([]string, n)
 	for i := range all {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		var err error
+		if open[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
-		all[i] = l.Addr().String()
+		all[i] = open[i].Addr().String()
+	}
+	for _, l := range open {
+		l.Close()
 	}
 	return all
 }
