@@ -115,7 +115,13 @@ func withDefaults(s config.Server) config.Server {
 	return s
 }
 
-// Drain turns /readyz red, so that load balancers look elsewhere. Every request is still served (invariant 10).
+// whenStopping is the header by which a load balancer says that it can ask another instance: while this one is stopping
+// it then answers at once with the status that the header names, before it has done anything. Only 429 is known, because
+// no other answer of ferry has it, so that the balancer cannot take work that was begun for work that was not.
+const whenStopping = "Ferry-When-Stopping"
+
+// Drain turns /readyz red, so that load balancers look elsewhere, and asks clients to close their connections. Every
+// request is still served (invariant 10), but for those of a balancer that can ask elsewhere.
 func (h *Handler) Drain() { h.draining.Store(true) }
 
 // Stop drains, ends streams, and lets long waits answer with what they have. Work under way goes on.
@@ -137,6 +143,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.hurry(h.opt.Server.BodyTimeout.D())
 	}
 	defer h.finish(x, r)
+	if h.draining.Load() {
+		w.Header()["Connection"] = []string{"close"} // nobody should keep what is about to close
+		if r.Header.Get(whenStopping) == "429" {
+			p := newProblem(CodeStopping, "Nothing was done. Ask another instance.")
+			p.Status = http.StatusTooManyRequests
+			p.write(x, x)
+			return
+		}
+	}
 	h.inner.ServeHTTP(x, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 }
 

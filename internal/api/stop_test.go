@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,10 +30,36 @@ func TestDrain(t *testing.T) {
 			t.Errorf("GET %s while draining = %d", target, w.Code)
 		}
 	}
+	if w := do(h, "GET", "/process", ""); w.Header().Get("Connection") != "close" {
+		t.Errorf("GET /process while draining keeps its connection: %v", w.Header())
+	}
 	h.Stop()
 	h.Stop()
 	if w := do(h, "GET", "/process", ""); w.Code != 200 {
 		t.Errorf("GET /process after Stop = %d", w.Code)
+	}
+}
+
+// TestDrainElsewhere: a balancer that can ask another instance is told to, before anything has been done.
+func TestDrainElsewhere(t *testing.T) {
+	calls := 0
+	h := newHandler(t, &fake{process: func(context.Context, string) (Processed, error) { calls++; return Processed{Data: []byte("1")}, nil }}, Options{})
+	ask := func(header string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", "/process", nil)
+		r.Header.Set("Ferry-When-Stopping", header)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	if w := ask("429"); w.Code != 200 || calls != 1 || w.Header().Get("Connection") != "" {
+		t.Errorf("before = %d, %d calls, %v", w.Code, calls, w.Header())
+	}
+	h.Drain()
+	if w := ask("429"); w.Code != 429 || problemIn(t, w).Code() != CodeStopping || calls != 1 || w.Header().Get("Connection") != "close" {
+		t.Errorf("while draining = %d, %d calls, %v %s", w.Code, calls, w.Header(), w.Body)
+	}
+	if w := ask("503"); w.Code != 200 || calls != 2 {
+		t.Errorf("with a status that is not known = %d, %d calls", w.Code, calls)
 	}
 }
 

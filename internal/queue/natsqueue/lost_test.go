@@ -91,6 +91,35 @@ func TestLostAnswer(t *testing.T) {
 	}
 }
 
+// TestLostAnswerOfPublish: what was published is written, the answer is lost, and it is there once all the same.
+func TestLostAnswerOfPublish(t *testing.T) {
+	s := serve(t, embedded.Options{})
+	line := &wire{Server: s}
+	c := embeddedConfig(s)
+	c.Connect = line.connect
+	q, sound := open(t, c), open(t, embeddedConfig(s))
+	want := 1
+	if err := q.Publish(t.Context(), "lost", payload(1, 100)); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range []int{1, 5, 40, 1, 2000} {
+		if err := eventually(t, func() error { return q.Ping(t.Context()) }); err != nil {
+			t.Fatal(err)
+		}
+		line.deaf.Store(true)
+		if err := q.Publish(t.Context(), "lost", payload(n, 100)); err != nil {
+			t.Fatalf("publish %d of %d records: %v", i, n, err)
+		}
+		if line.deaf.Load() {
+			t.Fatal("no answer was lost")
+		}
+		want += n
+		if st, err := sound.Stats(t.Context(), "lost"); err != nil || st.Records != int64(want) {
+			t.Fatalf("%d records after publish %d of %d (%v), want %d", st.Records, i, n, err, want)
+		}
+	}
+}
+
 // TestLostAnswerThenFenced: the answer is lost, and before the commit is repeated another writer takes over.
 func TestLostAnswerThenFenced(t *testing.T) {
 	s := serve(t, embedded.Options{})

@@ -226,11 +226,16 @@ func (g *group) run() {
 		if entries == nil {
 			return
 		}
-		n := 0
+		n, ordered := 0, false
 		for _, e := range entries {
 			n += len(e.records)
+			ordered = ordered || len(e.records) > 1 // the records of one call stay in order, whatever is sent again
 		}
-		if n <= plainMax || !g.q.atomic {
+		switch {
+		case !g.q.atomic:
+			g.plain(entries)
+			continue
+		case n <= plainMax && !ordered:
 			g.single(entries)
 			continue
 		}
@@ -247,20 +252,77 @@ func (g *group) run() {
 // batch writes all entries as one atomic batch.
 func (g *group) batch(entries []*entry, n int) error {
 	ctx := context.Background()
-	at, i := 0, 0 // the entry, and the record in it
-	_, err := g.q.sendBatch(ctx, n, func(_ int, m *nats.Msg) {
-		for i == len(entries[at].records) {
-			at, i = at+1, 0
-		}
-		m.Subject = entries[at].topic.name
-		encode(m, &entries[at].records[i])
-		i++
-	})
-	return g.failure(ctx, err)
+	id := []string{g.q.token()}
+	return g.failure(ctx, g.q.settle(ctx, func(ctx context.Context) error {
+		at, i := 0, 0 // the entry, and the record in it
+		_, err := g.q.sendBatch(ctx, n, func(k int, m *nats.Msg) {
+			for i == len(entries[at].records) {
+				at, i = at+1, 0
+			}
+			m.Subject = entries[at].topic.name
+			encode(m, &entries[at].records[i])
+			if k == 0 {
+				m.Header[headerMsgID] = id // a batch is known by its first message; more would cost the server memory
+			}
+			i++
+		})
+		return err
+	}))
 }
 
-// single writes each record as a message of its own, all on their way at once.
+// settle sends something until it is known whether it was written. Who loses the answer, as happens when a cluster gets
+// another leader, sends the same again under the same Nats-Msg-Id, which the server writes once (its duplicate window is
+// two minutes): so what was published is there once, although a request has no cursor that could tell.
+func (q *Queue) settle(ctx context.Context, send func(ctx context.Context) error) error {
+	unknown := false // whether an earlier try may have been written
+	limit := time.Now().Add(3 * q.cfg.Timeout)
+	for wait := time.Second; ; wait = min(2*wait, q.cfg.Timeout) {
+		once, cancel := context.WithTimeout(ctx, min(wait, q.cfg.Timeout))
+		err := send(once)
+		cancel()
+		var api *jetstream.APIError
+		refused := errors.As(err, &api)
+		unsent := refused || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrReconnectBufExceeded)
+		switch {
+		case err == nil, unknown && refused && api.ErrorCode == codeBatchDuplicate:
+			return nil
+		case unsent && !unknown, errors.Is(err, nats.ErrConnectionClosed):
+			return err
+		case time.Now().After(limit):
+			return fmt.Errorf("outcome unknown: %w", err)
+		}
+		unknown = true
+		if unsent || errors.Is(err, errLost) {
+			time.Sleep(settlePause) // it was heard of at once, so there was no wait yet
+		}
+	}
+}
+
+// settlePause is the wait before something is sent again that failed at once.
+const settlePause = 50 * time.Millisecond
+
+// single writes entries of one record each as messages of their own, all on their way at once.
 func (g *group) single(entries []*entry) {
+	ctx := context.Background()
+	var wg sync.WaitGroup
+	for _, e := range entries {
+		id := []string{g.q.token()}
+		wg.Go(func() {
+			e.done <- g.failure(ctx, g.q.settle(ctx, func(ctx context.Context) error {
+				_, err := g.q.sendBatch(ctx, len(e.records), func(_ int, m *nats.Msg) {
+					m.Subject = e.topic.name
+					encode(m, &e.records[0])
+					m.Header[headerMsgID] = id
+				})
+				return err
+			}))
+		})
+	}
+	wg.Wait()
+}
+
+// plain writes each record as a message of its own to a server without atomic batches, all on their way at once.
+func (g *group) plain(entries []*entry) {
 	ctx := context.Background()
 	acks := make([][]jetstream.PubAckFuture, len(entries))
 	errs := make([]error, len(entries))
@@ -268,7 +330,7 @@ func (g *group) single(entries []*entry) {
 		for i := range e.records {
 			m := &nats.Msg{Subject: e.topic.name, Header: make(nats.Header, 4)}
 			encode(m, &e.records[i])
-			if !g.q.atomic && e.records[i].ID != "" {
+			if e.records[i].ID != "" {
 				m.Header[headerMsgID] = []string{e.topic.name + " " + e.records[i].ID}
 			}
 			ack, err := g.q.js.PublishMsgAsync(m)

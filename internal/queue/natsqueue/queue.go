@@ -300,6 +300,7 @@ const (
 	codeBusy              = 10167
 	codeBatchIncomplete   = 10176
 	codeBatchTooLarge     = 10199
+	codeBatchDuplicate    = 10201
 	codeBatchInflight     = 10210
 )
 
