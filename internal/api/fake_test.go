@@ -107,6 +107,10 @@ func (f *fake) Runs(_ context.Context, pipeline string, limit int) ([]Run, error
 	return []Run{exampleRun()}, f.call("Runs", pipeline, limit)
 }
 
+func (f *fake) Instances(context.Context) ([]Instance, error) {
+	return []Instance{exampleInstance()}, f.call("Instances", "")
+}
+
 func (f *fake) Pause(_ context.Context, pipeline string) (Pipeline, error) {
 	return examplePaused(), f.call("Pause", pipeline)
 }

@@ -60,6 +60,7 @@ func (h *Handler) register() {
 	h.registerProcess(rt)
 	h.registerPipelines(rt)
 	h.registerRuns(rt)
+	h.registerInstances(rt)
 	h.registerCursors(rt)
 	h.registerTopics(rt)
 	h.registerDead(rt)

@@ -37,6 +37,7 @@ func TestOperations(t *testing.T) {
 		{"start and wait too long", "POST", "/v1/pipelines/orders/runs?wait=6m", "", 422, `at most 5m0s`, nil},
 		{"start and wait for nonsense", "POST", "/v1/pipelines/orders/runs?wait=soon", "", 422, `a duration such as 30s`, nil},
 		{"runs", "GET", "/v1/runs", "", 200, running, []string{"Runs  50"}},
+		{"instances", "GET", "/v1/instances", "", 200, `"holds":[{"pipeline":"orders"`, []string{"Instances"}},
 		{"runs of one", "GET", "/v1/runs?pipeline=orders&limit=2", "", 200, running, []string{"Runs orders 2"}},
 		{"runs misspelled", "GET", "/v1/runs?pipelines=orders", "", 422, `query.pipelines`, nil},
 		{"run", "GET", "/v1/runs/01JNB4X7Z8QK", "", 200, running, []string{"Run 01JNB4X7Z8QK"}},

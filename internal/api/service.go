@@ -47,6 +47,9 @@ type Service interface {
 	// Replay sends dead letters through the pipeline again: those at the given positions, or all when none is given.
 	Replay(ctx context.Context, pipeline string, positions []int64) (Replayed, error)
 
+	// Instances lists those that share the state store, by name, and what each is about.
+	Instances(ctx context.Context) ([]Instance, error)
+
 	// Subscribe gives live updates until the context ends. A slow reader loses updates, never blocks the service.
 	Subscribe(ctx context.Context) <-chan Update
 	// Ready returns nil when requests can be served, otherwise why not.
@@ -186,6 +189,27 @@ type Replayed struct {
 	Published int    `json:"published"`
 	Filtered  int    `json:"filtered"`
 	Dead      int    `json:"dead" doc:"Still dead: they are back among the dead letters with the new reason."`
+}
+
+// Instance is one of those that share the state store.
+type Instance struct {
+	ID      string    `json:"id" doc:"New with every start." example:"ferry-1-k3j5wq"`
+	Name    string    `json:"name" doc:"From the key instance; the host's name without it." example:"ferry-1"`
+	Self    bool      `json:"self" doc:"Whether it is the one that answers."`
+	URL     string    `json:"url,omitempty" doc:"Its API as seen from its own machine."`
+	Version string    `json:"version"`
+	Queue   string    `json:"queue" doc:"The queue it writes to, without logins."`
+	Started time.Time `json:"started"`
+	Seen    time.Time `json:"seen" doc:"When it last said that it is there, by its own clock."`
+	Alive   bool      `json:"alive" doc:"Whether that was within the lease time."`
+	Holds   []Holding `json:"holds" nullable:"false" doc:"Pipelines whose lease it has."`
+}
+
+// Holding is a pipeline's lease in the hand of an instance.
+type Holding struct {
+	Pipeline string `json:"pipeline"`
+	Run      string `json:"run,omitempty" doc:"The run under way."`
+	Fence    uint64 `json:"fence" doc:"Grows with every run of the pipeline, over all instances: who has an older one is refused."`
 }
 
 // Update is one live update: a run or a pipeline that has changed.

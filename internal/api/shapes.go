@@ -21,6 +21,11 @@ type RunList struct {
 	Runs []Run `json:"runs" nullable:"false" doc:"The newest first."`
 }
 
+// InstanceList is the answer of GET /v1/instances.
+type InstanceList struct {
+	Instances []Instance `json:"instances" nullable:"false" doc:"By name."`
+}
+
 // SetCursor is the body of PUT /v1/pipelines/{name}/cursor. What GET answered can be sent back as it is.
 type SetCursor struct {
 	Pipeline string          `json:"pipeline,omitempty" doc:"When given, must be the pipeline in the address."`

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -87,6 +88,20 @@ func (f *folder) announce(url string) error {
 		return fmt.Errorf("write instance file: %w", err)
 	}
 	return nil
+}
+
+// id names the folder for good, wherever it is moved to.
+func (f *folder) id() (string, error) {
+	name := filepath.Join(f.path, "id")
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		b = []byte(strings.ToLower(rand.Text()))
+		err = os.WriteFile(name, b, 0o600)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read id of data folder: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
 }
 
 // release lets go of the folder. The lock file stays: removing it would race with the next holder.

@@ -37,6 +37,9 @@ func (a *App) Start(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := a.announce(ctx); err != nil {
+		return fmt.Errorf("join the other instances: %w", err)
+	}
 	if err := a.scheduler.Start(ctx); err != nil {
 		return fmt.Errorf("start scheduler: %w", err)
 	}

@@ -165,6 +165,9 @@ func (p Pipeline) check() (Schedule, error) {
 	return nil, nil
 }
 
+// Instance is this instance's name, as leases and runs carry it.
+func (s *Scheduler) Instance() string { return s.cfg.Instance }
+
 // Start begins to run pipelines at their times and returns at once. The scheduler then works until Stop; ctx hands its
 // values, not its end, on to scheduled runs.
 func (s *Scheduler) Start(ctx context.Context) error {

@@ -143,6 +143,12 @@ func (c *Client) Runs(ctx context.Context, pipeline string, limit int) ([]api.Ru
 	return out.Runs, err
 }
 
+// Instances lists those that share the state store.
+func (c *Client) Instances(ctx context.Context) ([]api.Instance, error) {
+	out, err := ask[api.InstanceList](ctx, c, http.MethodGet, "/v1/instances", nil, nil)
+	return out.Instances, err
+}
+
 // Pause keeps the schedule from starting runs.
 func (c *Client) Pause(ctx context.Context, pipeline string) (api.Pipeline, error) {
 	return ask[api.Pipeline](ctx, c, http.MethodPost, pipelinePath(pipeline, "pause"), nil, nil)

@@ -71,6 +71,10 @@ func (s *said) CancelRun(_ context.Context, id string) (api.Run, error) {
 	return run(id), s.note("CancelRun", id)
 }
 
+func (s *said) Instances(context.Context) ([]api.Instance, error) {
+	return []api.Instance{{ID: "i1"}}, s.note("Instances")
+}
+
 func (s *said) Runs(_ context.Context, p string, limit int) ([]api.Run, error) {
 	return []api.Run{run("r1")}, s.note("Runs", p, limit)
 }
@@ -157,6 +161,7 @@ func TestMirrors(t *testing.T) {
 		{"Run r1", func() (any, error) { return c.Run(ctx, "r1") }, run("r1")},
 		{"WaitRun r1", func() (any, error) { return c.WaitRun(ctx, "r1") }, run("r1")},
 		{"CancelRun r1", func() (any, error) { return c.CancelRun(ctx, "r1") }, run("r1")},
+		{"Instances", func() (any, error) { return c.Instances(ctx) }, []api.Instance{{ID: "i1"}}},
 		{"Runs orders 7", func() (any, error) { return c.Runs(ctx, "orders", 7) }, []api.Run{run("r1")}},
 		{"Runs  50", func() (any, error) { return c.Runs(ctx, "", 0) }, []api.Run{run("r1")}},
 		{"Pause orders", func() (any, error) { return c.Pause(ctx, "orders") }, api.Pipeline{Name: "orders", State: "paused"}},
