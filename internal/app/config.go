@@ -12,6 +12,7 @@ import (
 	"ferry/internal/jq"
 	"ferry/internal/queue/natsqueue"
 	"ferry/internal/scheduler"
+	"ferry/internal/state/pgstate"
 	"ferry/internal/transform"
 )
 
@@ -59,7 +60,15 @@ func checkQueue(u string) error {
 }
 
 func checkState(u string) error {
-	_, err := natsqueue.ParseURL(config.URL(u))
+	var err error
+	switch s := scheme(config.URL(u)); s {
+	case "postgres", "postgresql":
+		_, err = pgstate.ParseURL(config.URL(u))
+	case "embedded", "nats", "tls":
+		_, err = natsqueue.ParseURL(config.URL(u))
+	default:
+		err = fmt.Errorf("state URL: %q keeps no state; write embedded:, nats://host or postgres://user:password@host/database", s)
+	}
 	return err
 }
 

@@ -24,6 +24,7 @@ import (
 	"ferry/internal/scheduler"
 	"ferry/internal/source"
 	"ferry/internal/state/natsstate"
+	"ferry/internal/state/pgstate"
 	"ferry/internal/telemetry"
 	"ferry/internal/transform"
 )
@@ -111,8 +112,10 @@ func (a *App) openState(ctx context.Context) error {
 		}
 		nc, err = qc.Dial(ctx)
 		opt.Replicas = qc.Replicas
+	case "postgres", "postgresql":
+		return a.openPostgres(ctx)
 	default:
-		return fmt.Errorf("state: %s: this build knows embedded: and nats://, not %s", a.cfg.State, s)
+		return fmt.Errorf("state: %s: it is kept in embedded:, nats:// or postgres://, not in %s", a.cfg.State, s)
 	}
 	if err != nil {
 		return &EnvironmentError{fmt.Errorf("connect to state: %w", err)}
@@ -125,6 +128,20 @@ func (a *App) openState(ctx context.Context) error {
 	if err != nil {
 		return &EnvironmentError{fmt.Errorf("open state: %w", err)}
 	}
+	return nil
+}
+
+func (a *App) openPostgres(ctx context.Context) error {
+	c, err := pgstate.ParseURL(a.cfg.State)
+	if err != nil {
+		return err
+	}
+	store, err := pgstate.Open(ctx, c)
+	if err != nil {
+		return &EnvironmentError{fmt.Errorf("open state: %w", err)}
+	}
+	a.store = store
+	a.onClose("state", func(context.Context) error { store.Close(); return nil })
 	return nil
 }
 

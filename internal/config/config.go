@@ -11,7 +11,7 @@ type Config struct {
 	Env       string              `yaml:"env" default:"dev" enum:"dev|prod" doc:"How strict to be. In prod, listening beyond loopback needs API keys, and the demonstration pipeline is off."`
 	Listen    string              `yaml:"listen" default:"127.0.0.1:8080" check:"listen" doc:"Address of the HTTP API."`
 	Queue     URL                 `yaml:"queue" default:"embedded:" check:"queue" example:"kafka://127.0.0.1:9092" doc:"The message queue: embedded:, kafka://, amqp://, sqs://, azservicebus://, redis:// or nats://; see queues.md."`
-	State     URL                 `yaml:"state" default:"embedded:" check:"state" doc:"Where leases, pauses and run history are kept, and cursors where the queue cannot hold them."`
+	State     URL                 `yaml:"state" default:"embedded:" check:"state" example:"postgres://ferry:${DB_PASSWORD}@db/ferry" doc:"Where leases, pauses and run history are kept, and cursors where the queue cannot hold them: embedded:, nats:// or postgres://; see state.md."`
 	Data      string              `yaml:"data" default:"./data" doc:"Folder of the embedded queue and state. One process holds it at a time."`
 	Instance  string              `yaml:"instance" example:"ferry-1" doc:"Name of this instance among several. Absent: the host's name."`
 	Cluster   Cluster             `yaml:"cluster" doc:"What the instances have in common whose embedded queues form a cluster (queue: embedded:?cluster=…)."`

@@ -51,6 +51,7 @@ var rooms = map[string][]string{
 	"internal/source":                               {"internal/config", "internal/jq", "internal/jsonscan", "internal/record", "internal/retry"},
 	"internal/state":                                {"internal/record"},
 	"internal/state/natsstate":                      {"internal/state"},
+	"internal/state/pgstate":                        {"internal/config", "internal/state"},
 	"internal/state/statetest":                      {"internal/state"},
 	"internal/telemetry":                            {"internal/config"},
 	"internal/transform":                            {"internal/config", "internal/jq", "internal/record"},
