@@ -174,6 +174,9 @@ func (q *Queue) reader(ctx context.Context, ch *channel, t topic) (jetstream.Con
 	return c, nil
 }
 
+// leaderWait is how long a receive waits for a consumer that nobody answers for.
+const leaderWait = 2 * time.Second
+
 // Receive implements queue.Reader.
 func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Duration) ([]queue.Delivery, error) {
 	t, ch, err := q.enterReader(ctx, name)
@@ -191,6 +194,10 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 		return nil, q.readFailure(setup, ch, t, err)
 	}
 	got, err := take(c.FetchNoWait(max))
+	for end := time.Now().Add(leaderWait); errors.Is(err, nats.ErrNoResponders) && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(settlePause) // the members of a cluster are choosing which of them leads the new consumer
+		got, err = take(c.FetchNoWait(max))
+	}
 	if err == nil && len(got) == 0 && wait > 0 {
 		// Wait for the first one alone: a fetch of several would wait for all of them.
 		wctx, cancel := context.WithTimeout(ctx, wait)

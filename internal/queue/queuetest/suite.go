@@ -106,7 +106,40 @@ func (s *suite) open() queue.Queue {
 			s.Errorf("close: %v", err)
 		}
 	})
-	return q
+	return patient{q}
+}
+
+// patient tries again what changes nothing and found the broker unavailable, as every caller does: a broker of several
+// nodes may be choosing who answers for a new topic. How queues behave while a broker is away is judged by RunFaults.
+type patient struct{ queue.Queue }
+
+// patience is how long a broker may be unavailable to a suite that does not disturb it.
+const patience = 15 * time.Second
+
+func insist[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	for end := time.Now().Add(patience); ; {
+		v, err := f()
+		if !errors.Is(err, queue.ErrUnavailable) || ctx.Err() != nil || time.Now().After(end) {
+			return v, err
+		}
+		pause(50 * time.Millisecond)
+	}
+}
+
+func (p patient) OpenWriter(ctx context.Context, pipeline, topic string) (queue.Writer, error) {
+	return insist(ctx, func() (queue.Writer, error) { return p.Queue.OpenWriter(ctx, pipeline, topic) })
+}
+
+func (p patient) Cursor(ctx context.Context, pipeline, topic string) (record.Cursor, error) {
+	return insist(ctx, func() (record.Cursor, error) { return p.Queue.Cursor(ctx, pipeline, topic) })
+}
+
+func (p patient) Stats(ctx context.Context, topic string) (queue.Stats, error) {
+	return insist(ctx, func() (queue.Stats, error) { return p.Queue.Stats(ctx, topic) })
+}
+
+func (p patient) Browse(ctx context.Context, topic string, from int64, limit int) ([]queue.Stored, error) {
+	return insist(ctx, func() ([]queue.Stored, error) { return p.Queue.Browse(ctx, topic, from, limit) })
 }
 
 func (s *suite) must(err error) {

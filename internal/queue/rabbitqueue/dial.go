@@ -33,6 +33,7 @@ func (q *Queue) dial(ctx context.Context, role string) (connection, error) {
 		c, err := q.dialHost(ctx, q.cfg.Hosts[n], role)
 		if err == nil {
 			q.host.Store(int32(n))
+			q.welcome.Store(true)
 			return c, nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", q.cfg.Hosts[n], err))

@@ -33,6 +33,8 @@ func (q *Queue) mapError(what string, err error) error {
 		return never("is ca the authority that signed the broker's certificate?")
 	case errors.Is(err, amqp.ErrSASL):
 		return never("the broker offers no way to log in that ferry knows: it needs PLAIN, or EXTERNAL with cert and key")
+	case errors.As(err, &said) && !said.Server && q.welcome.Load():
+		// The client takes a connection that breaks in its handshake for a refused login. This one was let in before.
 	case errors.As(err, &said):
 		switch said.Code {
 		case amqp.NotFound:

@@ -29,6 +29,7 @@ type Queue struct {
 	id   string // of this instance, random: part of receipts
 
 	host      atomic.Int32 // index of the host that answered last
+	welcome   atomic.Bool  // whether a host has let this login in before
 	publisher lazy[*session]
 	reader    lazy[*reading]
 	readings  atomic.Uint64
