@@ -11,6 +11,7 @@ import (
 	"ferry/internal/retry"
 	"ferry/internal/scheduler"
 	"ferry/internal/source"
+	"ferry/internal/state"
 )
 
 // EnvironmentError is a failure of what ferry stands on, not of its configuration: a port, a folder, a queue.
@@ -56,6 +57,8 @@ func problem(err error) error {
 		return as(api.CodeStopping, time.Second)
 	case errors.Is(err, queue.ErrUnavailable):
 		return as(api.CodeQueue, 2*time.Second)
+	case errors.Is(err, state.ErrUnavailable):
+		return as(api.CodeNotReady, 2*time.Second)
 	case errors.Is(err, context.DeadlineExceeded):
 		return as(api.CodeTimeout, 0)
 	}

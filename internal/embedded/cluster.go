@@ -214,6 +214,15 @@ func (s *Server) answers(ctx context.Context, js jetstream.JetStream, ns *server
 	return err == nil
 }
 
+// connected names the servers of the cluster that this one is connected to; it is empty for one that stands alone.
+func (s *Server) connected() string {
+	ns, err := s.server()
+	if err != nil || s.opts.Cluster == nil {
+		return ""
+	}
+	return strings.Join(s.peers(ns), ",")
+}
+
 // peers are the names of the servers that this one is connected to.
 func (s *Server) peers(ns *server.Server) []string {
 	z, err := ns.Routez(nil)

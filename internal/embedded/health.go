@@ -63,11 +63,16 @@ func (s *Server) watch(ctx context.Context) {
 	tick := time.NewTicker(s.opts.CheckEvery)
 	defer tick.Stop()
 	wait, waited := s.opts.CheckEvery, time.Duration(0)
+	connected := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if now := s.connected(); now != connected {
+			s.opts.Logger.Info("connected within the cluster of the embedded queue", "servers", now)
+			connected = now
 		}
 		err := s.check()
 		if err == nil {

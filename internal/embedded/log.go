@@ -37,6 +37,11 @@ func (l *logger) Warnf(format string, v ...any) {
 }
 
 func (l *logger) Errorf(format string, v ...any) {
+	if strings.Contains(fmt.Sprintf(format, v...), "route") {
+		// Each try to reach a member that is away is an error to NATS; watch says once who is connected.
+		l.log.Debug(fmt.Sprintf(format, v...), "part", "embedded queue")
+		return
+	}
 	l.log.Warn(fmt.Sprintf(format, v...), "part", "embedded queue")
 }
 

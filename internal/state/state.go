@@ -12,10 +12,13 @@ var (
 	ErrConflict = errors.New("state was changed by someone else")
 	// ErrNotFound: the key has no value.
 	ErrNotFound = errors.New("no such key")
+	// ErrUnavailable: the store did not answer. Whether a write was done is not known.
+	ErrUnavailable = errors.New("the state store is unavailable")
 )
 
 // Store is a durable key-value store with compare-and-set. Safe for concurrent use; calls block until the store has
-// answered or the context ends. Keys are made of [A-Za-z0-9._/-] and do not begin or end with a dot or slash.
+// answered or the context ends. An error that is none of the above and not the context's is ErrUnavailable or of the
+// caller's making. Keys are made of [A-Za-z0-9._/-] and do not begin or end with a dot or slash.
 type Store interface {
 	// Get returns the value and its revision, or ErrNotFound.
 	Get(ctx context.Context, key string) (Entry, error)

@@ -204,6 +204,7 @@ func (q *Queue) ensure(ctx context.Context, t topic, create bool) (*channel, err
 	if m := int64(have.MaxMsgSize); m > 0 {
 		ch.maxRecord.Store(min(int64(q.info.Limits.RecordBytes), m-headerReserve))
 	}
+	ch.replicated.Store(max(have.Replicas, q.cfg.Replicas) > 1)
 	ch.ready.Store(true)
 	return ch, nil
 }

@@ -53,11 +53,13 @@ var _ queue.Queue = (*Queue)(nil)
 
 // channel is what is known of a topic's stream while the queue is open, and its group commit.
 type channel struct {
-	turn      chan struct{} // holds a token while somebody looks for the stream or makes it
-	ready     atomic.Bool   // the stream is there and checked
-	maxRecord atomic.Int64
-	group     group
-	readers   sync.Map // consumer name → jetstream.Consumer
+	turn  chan struct{} // holds a token while somebody looks for the stream or makes it
+	ready atomic.Bool   // the stream is there and checked
+	// replicated says that several servers answer for the stream.
+	replicated atomic.Bool
+	maxRecord  atomic.Int64
+	group      group
+	readers    sync.Map // consumer name → jetstream.Consumer
 }
 
 // Open connects and finds out what the server can do. It does not make any topic yet. An error that another try may

@@ -14,6 +14,7 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"ferry/internal/queue"
+	"ferry/internal/retry"
 )
 
 // browseBytes bounds what one Browse holds in memory (invariant 7).
@@ -54,11 +55,25 @@ func (q *Queue) Browse(ctx context.Context, name string, from int64, max int) ([
 			return nil, q.readFailure(ctx, ch, t, err)
 		}
 	}
-	stored, _, err := q.get(ctx, t, start, max)
-	if err != nil {
-		return nil, q.readFailure(ctx, ch, t, err)
+	for {
+		stored, _, err := q.get(ctx, t, start, max)
+		if err != nil {
+			return nil, q.readFailure(ctx, ch, t, err)
+		}
+		if len(stored) > 0 || !ch.replicated.Load() {
+			return stored, nil
+		}
+		// Any replica may have answered, also one that lags behind: that nothing follows is the leader's to say.
+		switch last, err := q.newest(ctx, t, t.name); {
+		case err != nil:
+			return nil, q.readFailure(ctx, ch, t, err)
+		case last == nil || last.Seq < start:
+			return nil, nil
+		}
+		if err := retry.Sleep(ctx, settlePause); err != nil {
+			return nil, fmt.Errorf("read topic %s: %w: the replica that answers has not caught up", t.name, queue.ErrUnavailable)
+		}
 	}
-	return stored, nil
 }
 
 // get reads up to max records of the topic from the stream's sequence start on, and how many more there are after the

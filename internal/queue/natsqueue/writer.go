@@ -28,40 +28,54 @@ type saved struct {
 func (q *Queue) readCursor(ctx context.Context, t topic, pipeline string) (saved, error) {
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
-	which, err := json.Marshal(map[string]string{"last_by_subj": t.cursor(pipeline)})
+	m, err := q.newest(ctx, t, t.cursor(pipeline))
+	switch {
+	case err != nil:
+		return saved{}, q.mapError(ctx, "read cursor of "+pipeline, err)
+	case m == nil:
+		return saved{}, nil
+	}
+	h, err := nats.DecodeHeadersMsg(m.Header)
 	if err != nil {
-		return saved{}, err
+		return saved{}, fmt.Errorf("read cursor of %s: %w", pipeline, err)
+	}
+	return saved{m.Seq, m.Data, h.Get(headerWriter), h.Get(headerCommit)}, nil
+}
+
+// newest is a subject's last message as the stream's leader knows it, nil when there is none.
+type newest struct {
+	Seq    uint64 `json:"seq"`
+	Header []byte `json:"hdrs"`
+	Data   []byte `json:"data"`
+}
+
+func (q *Queue) newest(ctx context.Context, t topic, subject string) (*newest, error) {
+	which, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	if err != nil {
+		return nil, err
 	}
 	answer, err := ask(ctx, func(ctx context.Context) (*nats.Msg, error) {
 		return q.nc.RequestWithContext(ctx, q.apiPrefix()+"STREAM.MSG.GET."+t.stream(), which)
 	})
 	if err != nil {
-		return saved{}, q.mapError(ctx, "read cursor of "+pipeline, err)
+		return nil, err
 	}
 	var got struct {
-		Message *struct {
-			Seq    uint64 `json:"seq"`
-			Header []byte `json:"hdrs"`
-			Data   []byte `json:"data"`
-		} `json:"message"`
-		Error *jetstream.APIError `json:"error"`
+		Message *newest             `json:"message"`
+		Error   *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(answer.Data, &got); err != nil {
-		return saved{}, fmt.Errorf("read cursor of %s: %w", pipeline, err)
+		return nil, fmt.Errorf("read the server's answer: %w", err)
 	}
 	switch {
 	case got.Error != nil && got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return saved{}, nil
+		return nil, nil
 	case got.Error != nil:
-		return saved{}, q.mapError(ctx, "read cursor of "+pipeline, got.Error)
+		return nil, got.Error
 	case got.Message == nil:
-		return saved{}, fmt.Errorf("read cursor of %s: the server's answer holds no message", pipeline)
+		return nil, errors.New("the server's answer holds no message")
 	}
-	h, err := nats.DecodeHeadersMsg(got.Message.Header)
-	if err != nil {
-		return saved{}, fmt.Errorf("read cursor of %s: %w", pipeline, err)
-	}
-	return saved{got.Message.Seq, got.Message.Data, h.Get(headerWriter), h.Get(headerCommit)}, nil
+	return got.Message, nil
 }
 
 func (q *Queue) apiPrefix() string {

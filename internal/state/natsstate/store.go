@@ -90,7 +90,9 @@ func (s *Store) Get(ctx context.Context, key string) (state.Entry, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	e, err := s.kv.Get(ctx, toBucket.Replace(key))
+	e, err := again(ctx, func(ctx context.Context) (jetstream.KeyValueEntry, error) {
+		return s.kv.Get(ctx, toBucket.Replace(key))
+	})
 	if err != nil {
 		return state.Entry{}, failure("read", key, err)
 	}
@@ -163,6 +165,10 @@ func (s *Store) List(ctx context.Context, prefix string) ([]state.Entry, error) 
 		}
 		filter = toBucket.Replace(prefix[:i]) + ".>"
 	}
+	return again(ctx, func(ctx context.Context) ([]state.Entry, error) { return s.list(ctx, prefix, filter) })
+}
+
+func (s *Store) list(ctx context.Context, prefix, filter string) ([]state.Entry, error) {
 	w, err := s.kv.Watch(ctx, filter, jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, failure("list", prefix, err)
@@ -190,6 +196,26 @@ func (s *Store) List(ctx context.Context, prefix string) ([]state.Entry, error) 
 	}
 }
 
+// again asks once more what was not answered, as long as the context lasts: while a cluster chooses who leads, a question
+// may find nobody. It is for questions alone, which change nothing.
+func again[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
+	for wait := time.Second; ; wait *= 2 {
+		once, cancel := context.WithTimeout(ctx, wait)
+		answer, err := ask(once)
+		cancel()
+		var api *jetstream.APIError
+		passing := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
+			errors.As(err, &api) && api.Code == 503
+		if !passing || ctx.Err() != nil {
+			return answer, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
 func failure(verb, key string, err error) error {
 	var api *jetstream.APIError
 	switch {
@@ -199,5 +225,8 @@ func failure(verb, key string, err error) error {
 		errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 		return fmt.Errorf("%w: %s", state.ErrConflict, key)
 	}
-	return fmt.Errorf("%s state %s: %w", verb, key, err)
+	if errors.Is(err, context.Canceled) || errors.As(err, &api) && api.Code < 500 {
+		return fmt.Errorf("%s state %s: %w", verb, key, err)
+	}
+	return fmt.Errorf("%s state %s: %w: %w", verb, key, state.ErrUnavailable, err)
 }

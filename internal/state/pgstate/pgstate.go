@@ -316,5 +316,19 @@ func failure(ctx context.Context, verb, key string, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err) // the library says that the connection was closed, by the context's end
 	}
-	return fmt.Errorf("%s state %s: %w", verb, key, err)
+	var said *pgconn.PgError
+	if errors.Is(err, context.Canceled) || errors.As(err, &said) && !passing(said.Code) {
+		return fmt.Errorf("%s state %s: %w", verb, key, err)
+	}
+	return fmt.Errorf("%s state %s: %w: %w", verb, key, state.ErrUnavailable, err)
+}
+
+// passing tells errors of the server that pass by themselves from those that somebody has to mend: connections, resources,
+// an operator's intervention, an internal error (PostgreSQL, appendix A: classes 08, 53, 57, 58, 40, XX).
+func passing(code string) bool {
+	switch code[:min(2, len(code))] {
+	case "08", "40", "53", "57", "58", "XX":
+		return true
+	}
+	return false
 }
