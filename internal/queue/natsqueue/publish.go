@@ -276,7 +276,8 @@ func (g *group) batch(entries []*entry, n int) error {
 func (q *Queue) settle(ctx context.Context, send func(ctx context.Context) error) error {
 	unknown := false // whether an earlier try may have been written
 	limit := time.Now().Add(3 * q.cfg.Timeout)
-	for wait := time.Second; ; wait = min(2*wait, q.cfg.Timeout) {
+	wait := time.Second
+	for try := 1; ; try++ {
 		once, cancel := context.WithTimeout(ctx, min(wait, q.cfg.Timeout))
 		err := send(once)
 		cancel()
@@ -288,15 +289,19 @@ func (q *Queue) settle(ctx context.Context, send func(ctx context.Context) error
 			return nil
 		case unsent && !unknown, errors.Is(err, nats.ErrConnectionClosed):
 			return err
-		case time.Now().After(limit):
+		case time.Now().After(limit) && try >= settleTries: // both: a process may have been frozen for longer than the time
 			return fmt.Errorf("outcome unknown: %w", err)
 		}
 		unknown = true
+		wait = min(2*wait, q.cfg.Timeout)
 		if unsent || errors.Is(err, errLost) {
 			time.Sleep(settlePause) // it was heard of at once, so there was no wait yet
 		}
 	}
 }
+
+// settleTries is how often something is sent at least before its outcome is left unknown.
+const settleTries = 5
 
 // settlePause is the wait before something is sent again that failed at once.
 const settlePause = 50 * time.Millisecond
