@@ -62,6 +62,6 @@ class Caller(FastHttpUser):
         self.ask("GET", "/", "/")
 
     @task(1)
-    def run(self):
+    def start_run(self):
         if pipeline := self.environment.parsed_options.runs:
             self.ask("POST", f"/v1/pipelines/{pipeline}/runs", "/v1/pipelines/{name}/runs")

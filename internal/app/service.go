@@ -109,6 +109,8 @@ func schedulerProblem(err error) error {
 	switch {
 	case errors.Is(err, scheduler.ErrUnknownPipeline), errors.Is(err, scheduler.ErrUnknownRun):
 		return &api.Error{Code: api.CodeNotFound, Detail: err.Error(), Err: err}
+	case errors.Is(err, scheduler.ErrHeld):
+		return &api.Error{Code: api.CodeConflict, Detail: err.Error(), RetryAfter: time.Second, Err: err}
 	case errors.Is(err, scheduler.ErrStopping):
 		return &api.Error{Code: api.CodeStopping, Detail: err.Error(), RetryAfter: time.Second, Err: err}
 	}

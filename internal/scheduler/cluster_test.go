@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -178,6 +179,27 @@ func TestRunFencedByAnOutageGoesOn(t *testing.T) {
 		if err != nil || len(runs) != 2 || runs[0].Status != Succeeded || runs[1].Status != Fenced {
 			t.Errorf("runs = %+v, %v", runs, err)
 		}
+	})
+}
+
+// Two instances are asked again and again for runs that take next to no time: every caller gets a run.
+func TestManyShortRuns(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		ps := []Pipeline{{Name: "orders"}}
+		a := startInstance(t, store, "a", takes(10*time.Millisecond), ps...)
+		b := startInstance(t, store, "b", takes(10*time.Millisecond), ps...)
+		var wg sync.WaitGroup
+		for n := range 200 {
+			i := []*instance{a, b}[n%2]
+			wg.Go(func() {
+				if run, _, err := i.Trigger(t.Context(), "orders", "request"); err != nil || run.ID == "" {
+					t.Errorf("run %+v, %v", run, err)
+				}
+			})
+			time.Sleep(3 * time.Millisecond)
+		}
+		wg.Wait()
 	})
 }
 

@@ -221,35 +221,36 @@ func (s *Scheduler) Trigger(ctx context.Context, pipeline, trigger string) (run 
 	if p == nil {
 		return Run{}, false, fmt.Errorf("%w: %s", ErrUnknownPipeline, pipeline)
 	}
-	run, err = s.begin(ctx, p, trigger, nil)
-	if errors.Is(err, errUnderWay) {
-		return run, false, nil
-	}
-	if errors.Is(err, ErrHeld) {
-		run, err = s.elsewhere(ctx, p)
-		return run, false, err
-	}
-	return run, err == nil, err
-}
-
-// elsewhere finds the run that another instance has under way. Between taking the lease and noting the run there is a
-// short while, so it looks more than once.
-func (s *Scheduler) elsewhere(ctx context.Context, p *pipeline) (Run, error) {
+	// Short runs come and go on other instances between two looks: the lease is held, and a moment later there is no run.
 	for range 20 {
-		m, _, err := s.records.mark(ctx, p.Name)
-		if err != nil {
-			return Run{}, err
+		run, err = s.begin(ctx, p, trigger, nil)
+		if errors.Is(err, errUnderWay) {
+			return run, false, nil
 		}
-		if m.Open {
-			if run, err := s.records.run(ctx, p.Name, m.Run); err == nil || !errors.Is(err, state.ErrNotFound) {
-				return run, err
-			}
+		if !errors.Is(err, ErrHeld) {
+			return run, err == nil, err
+		}
+		if run, err = s.elsewhere(ctx, p); err != nil || run.ID != "" {
+			return run, false, err
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return Run{}, err
+			return Run{}, false, err
 		}
 	}
-	return Run{}, fmt.Errorf("pipeline %s: %w, and no run is under way; try again in %s", p.Name, ErrHeld, s.cfg.LeaseTTL)
+	return Run{}, false, fmt.Errorf("pipeline %s: %w, and no run is under way; try again in %s", p.Name, ErrHeld, s.cfg.LeaseTTL)
+}
+
+// elsewhere finds the run that another instance has under way, or none.
+func (s *Scheduler) elsewhere(ctx context.Context, p *pipeline) (Run, error) {
+	m, _, err := s.records.mark(ctx, p.Name)
+	if err != nil || !m.Open {
+		return Run{}, err
+	}
+	run, err := s.records.run(ctx, p.Name, m.Run)
+	if errors.Is(err, state.ErrNotFound) {
+		return Run{}, nil
+	}
+	return run, err
 }
 
 // Get returns a run by its id, with live counters if it is under way here and counters a few seconds old if elsewhere.
