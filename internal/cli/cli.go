@@ -218,8 +218,14 @@ func needArgs(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// Version is what this binary is: the module's version or the commit it was built from.
+// version is written by the linker (-X) where there is no version control to ask, as while an image is built.
+var version string
+
+// Version is what this binary is: what the linker was told, the module's version or the commit it was built from.
 func Version() string {
+	if version != "" && version != "dev" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

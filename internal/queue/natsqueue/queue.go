@@ -298,6 +298,7 @@ const (
 	codeWrongLast         = 10071
 	codeStoreFailed       = 10077
 	codeHeaderTooLarge    = 10097
+	codeInProcess         = 10158 // the same message was sent before and is not agreed on yet
 	codeWrongLastConstant = 10164
 	codeBusy              = 10167
 	codeBatchIncomplete   = 10176
@@ -321,7 +322,7 @@ func (q *Queue) mapError(ctx context.Context, what string, err error) error {
 				return fmt.Errorf("%s: %w: %w", what, queue.ErrFull, err)
 			}
 			return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
-		case codeNoPeers, codeUnavailable, codeNotLeader, codeBusy, codeBatchIncomplete, codeBatchInflight, codeWrongLastConstant,
+		case codeNoPeers, codeInProcess, codeUnavailable, codeNotLeader, codeBusy, codeBatchIncomplete, codeBatchInflight, codeWrongLastConstant,
 			jetstream.JSErrCodeJetStreamNotEnabled:
 			return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
 		case codeBatchTooLarge:
