@@ -1,6 +1,6 @@
 // Package deploy checks what is shipped for running ferry elsewhere: that dashboard and alerts name metrics that there
 // are, that configurations are accepted, that names in the compose files fit together. Helm's chart has a module of its
-// own, test/helm, for what it needs.
+// own, test/cloud, for what it needs.
 package deploy
 
 import (
