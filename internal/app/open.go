@@ -146,7 +146,11 @@ func (a *App) openPostgres(ctx context.Context) error {
 }
 
 func (a *App) openPipelines() error {
-	limiters := source.NewLimiters()
+	var turns source.Turns
+	if a.cluster != nil || scheme(a.cfg.State) != "embedded" {
+		turns = sharedTurns{a.store}
+	}
+	limiters := source.NewLimiters(turns)
 	for _, name := range slices.Sorted(maps.Keys(a.cfg.Pipelines)) {
 		if err := a.openPipeline(name, a.cfg.Pipelines[name], limiters); err != nil {
 			return fmt.Errorf("pipeline %s: %w", name, err)

@@ -124,7 +124,7 @@ func complete(cfg *config.Source, opt *Options) {
 		l.Depth = 256
 	}
 	if opt.Limiters == nil {
-		opt.Limiters = NewLimiters()
+		opt.Limiters = NewLimiters(nil)
 	}
 	if opt.Observer == nil {
 		opt.Observer = Silent{}

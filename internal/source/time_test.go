@@ -220,7 +220,7 @@ func TestRate(t *testing.T) {
 			at = append(at, time.Since(start))
 			fmt.Fprint(w, "[]")
 		})
-		limits := NewLimiters()
+		limits := NewLimiters(nil)
 		source := func(rate config.Rate) *Source {
 			return open(t, config.Source{Base: "http://localhost", Rate: rate, Timeout: second / 100, Timeouts: config.Timeouts{Page: second / 100}}, Options{Limiters: limits, dial: n.dial})
 		}
