@@ -3,6 +3,7 @@ package cloud
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,29 +12,77 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 )
 
-// TestTerraform: the files parse and are formatted, what they name exists, and what exists is named. The providers'
-// schemas cannot be had without a registry: whether an argument is spelt as the provider wants it is not known here.
-func TestTerraform(t *testing.T) {
-	for _, dir := range []string{"../../deploy/aws", "../../deploy/azure"} {
-		t.Run(filepath.Base(dir), func(t *testing.T) {
-			files, err := filepath.Glob(filepath.Join(dir, "*.tf"))
-			if err != nil || len(files) != 3 {
-				t.Fatalf("files %q, %v", files, err)
+var terraformDirs = []string{"../../deploy/aws", "../../deploy/azure"}
+
+// parse reads the files of a folder, which have to be formatted.
+func parse(t *testing.T, dir string) []*hclsyntax.Body {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.tf"))
+	if err != nil || len(files) != 3 {
+		t.Fatalf("files %q, %v", files, err)
+	}
+	var bodies []*hclsyntax.Body
+	for _, name := range files {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if formatted := hclwrite.Format(src); string(formatted) != string(src) {
+			t.Errorf("%s is not formatted as terraform fmt would:\n%s", name, formatted)
+		}
+		f, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		bodies = append(bodies, f.Body.(*hclsyntax.Body))
+	}
+	return bodies
+}
+
+// reads are the names that a body reads, by the expression: var.name, aws_lb.ferry.dns_name and the like, as far as they
+// are names.
+func reads(t *testing.T, body *hclsyntax.Body) map[*hclsyntax.ScopeTraversalExpr][]string {
+	t.Helper()
+	all := map[*hclsyntax.ScopeTraversalExpr][]string{}
+	diags := hclsyntax.VisitAll(body, func(n hclsyntax.Node) hcl.Diagnostics {
+		e, ok := n.(*hclsyntax.ScopeTraversalExpr)
+		if !ok {
+			return nil
+		}
+		parts := []string{e.Traversal.RootName()}
+		for _, step := range e.Traversal[1:] {
+			attr, ok := step.(hcl.TraverseAttr)
+			if !ok {
+				break
 			}
+			parts = append(parts, attr.Name)
+		}
+		all[e] = parts
+		return nil
+	})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return all
+}
+
+// TestTerraform: what the files name exists, and what exists is named.
+func TestTerraform(t *testing.T) {
+	for _, dir := range terraformDirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
 			defined, used := map[string]bool{}, map[string]bool{}
-			for _, name := range files {
-				src, err := os.ReadFile(name)
-				if err != nil {
-					t.Fatal(err)
+			for _, body := range parse(t, dir) {
+				define(t, body, defined)
+				for _, parts := range reads(t, body) {
+					switch root := parts[0]; {
+					case (root == "var" || root == "local") && len(parts) > 1:
+						used[root+"."+parts[1]] = true
+					case root == "data" && len(parts) > 2:
+						used[strings.Join(parts[:3], ".")] = true
+					case strings.Contains(root, "_") && len(parts) > 1: // a resource: aws_lb.ferry
+						used[root+"."+parts[1]] = true
+					}
 				}
-				if formatted := hclwrite.Format(src); string(formatted) != string(src) {
-					t.Errorf("%s is not formatted as terraform fmt would:\n%s", name, formatted)
-				}
-				f, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
-				if diags.HasErrors() {
-					t.Fatal(diags)
-				}
-				walk(t, f.Body.(*hclsyntax.Body), defined, used)
 			}
 			for name := range used {
 				if !defined[name] {
@@ -41,7 +90,7 @@ func TestTerraform(t *testing.T) {
 				}
 			}
 			for name := range defined {
-				if (strings.HasPrefix(name, "var.") || strings.HasPrefix(name, "local.") || strings.HasPrefix(name, "data.")) && !used[name] {
+				if slices.Contains([]string{"var", "local", "data"}, strings.Split(name, ".")[0]) && !used[name] {
 					t.Errorf("%s exists and is never named", name)
 				}
 			}
@@ -52,7 +101,8 @@ func TestTerraform(t *testing.T) {
 	}
 }
 
-func walk(t *testing.T, body *hclsyntax.Body, defined, used map[string]bool) {
+// define adds what a body makes.
+func define(t *testing.T, body *hclsyntax.Body, defined map[string]bool) {
 	t.Helper()
 	for _, b := range body.Blocks {
 		var name string
@@ -77,31 +127,5 @@ func walk(t *testing.T, body *hclsyntax.Body, defined, used map[string]bool) {
 			}
 			defined[name] = true
 		}
-	}
-	diags := hclsyntax.VisitAll(body, func(n hclsyntax.Node) hcl.Diagnostics {
-		e, ok := n.(*hclsyntax.ScopeTraversalExpr)
-		if !ok {
-			return nil
-		}
-		parts := []string{e.Traversal.RootName()}
-		for _, step := range e.Traversal[1:] {
-			if attr, ok := step.(hcl.TraverseAttr); ok {
-				parts = append(parts, attr.Name)
-			} else {
-				break
-			}
-		}
-		switch root := parts[0]; {
-		case (root == "var" || root == "local") && len(parts) > 1:
-			used[root+"."+parts[1]] = true
-		case root == "data" && len(parts) > 2:
-			used[strings.Join(parts[:3], ".")] = true
-		case strings.Contains(root, "_") && len(parts) > 1: // a resource: aws_lb.ferry
-			used[root+"."+parts[1]] = true
-		}
-		return nil
-	})
-	if diags.HasErrors() {
-		t.Fatal(diags)
 	}
 }
