@@ -3,7 +3,7 @@
 // Command bench measures ferry, each figure beside its ceiling in the same run:
 //
 //	go run ./bench                 everything, about six minutes
-//	go run ./bench process run     single parts: start, process, run, memory, queues
+//	go run ./bench process run     single parts: start, process, run, memory, queues, scaling
 //
 // It builds the binary, starts it and the simulated API as processes of their own, and reads their CPU time and memory
 // from the operating system. It needs Linux. Everything stays on loopback and ends by itself.
@@ -74,7 +74,7 @@ func measure(parts []string) error {
 	all := []struct {
 		name string
 		f    func() error
-	}{{"start", b.start}, {"process", b.process}, {"run", b.run}, {"memory", b.memory}, {"queues", b.queues}}
+	}{{"start", b.start}, {"process", b.process}, {"run", b.run}, {"memory", b.memory}, {"queues", b.queues}, {"scaling", b.scaling}}
 	for _, p := range all {
 		if len(parts) > 0 && !slices.Contains(parts, p.name) {
 			continue

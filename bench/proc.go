@@ -70,8 +70,10 @@ func (p *proc) wait() (cpu time.Duration, rss int64, err error) {
 }
 
 // cpuNow reads the CPU time used so far from /proc (Linux; 10 ms resolution).
-func (p *proc) cpuNow() time.Duration {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+func (p *proc) cpuNow() time.Duration { return cpuOf(strconv.Itoa(p.cmd.Process.Pid)) }
+
+func cpuOf(pid string) time.Duration {
+	b, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
 		return 0
 	}
