@@ -4,8 +4,8 @@
 terraform {
   required_version = ">= 1.6"
   required_providers {
-    aws    = { source = "hashicorp/aws", version = "~> 6.0" }
-    random = { source = "hashicorp/random", version = "~> 3.6" }
+    aws    = { source = "hashicorp/aws", version = "~> 6.25" }
+    random = { source = "hashicorp/random", version = "~> 3.7" }
   }
 }
 
@@ -15,8 +15,30 @@ provider "aws" {
 
 locals {
   tags = merge({ application = var.name }, var.tags)
-  # One FIFO queue a topic, and one for its dead letters: ferry's names for them are TOPIC.fifo and TOPIC-dead.fifo.
-  queues = toset(concat(var.topics, [for t in var.topics : "${t}-dead"]))
+  # The container has no file of its own: the pipelines reach it as variables, which hold the same mappings as JSON.
+  config   = yamldecode(file(var.config))
+  mappings = { for key in ["defaults", "pipelines"] : "FERRY_${upper(key)}" => jsonencode(local.config[key]) if can(local.config[key]) }
+
+  # One FIFO queue a topic, and one for its dead letters: ferry's names for them are TOPIC.fifo and TOPIC-dead.fifo, with
+  # dashes for dots.
+  topics = toset([for name, pipeline in local.config.pipelines : replace(try(pipeline.topic, name), ".", "-")])
+  dead   = toset([for topic in local.topics : "${topic}-dead"])
+
+  environment = merge({
+    FERRY_ENV        = "prod"
+    FERRY_LOG_FORMAT = "json"
+    FERRY_QUEUE      = "sqs://${var.region}"
+    # The load balancer hears of a stop from ECS; until all of it knows, requests still come.
+    FERRY_SERVER_DRAIN_DELAY = "10s"
+    # Above the load balancer's idle_timeout: who closes a connection first must not be ferry, or a request that is just
+    # being sent on it is answered 502.
+    FERRY_SERVER_IDLE_TIMEOUT = "6m"
+  }, local.mappings, var.environment)
+
+  secrets = merge(var.secrets, { FERRY_API_KEY = var.api_key, FERRY_STATE = local.database_url })
+  # Their names are no secret, and Terraform has to know them.
+  secret_names = concat(["FERRY_API_KEY", "FERRY_STATE"], nonsensitive(keys(var.secrets)))
+
   database_url = format("postgres://%s:%s@%s/%s?sslmode=require",
   aws_db_instance.state.username, random_password.database.result, aws_db_instance.state.endpoint, aws_db_instance.state.db_name)
 }
@@ -24,13 +46,36 @@ locals {
 # The queue.
 
 resource "aws_sqs_queue" "topic" {
-  for_each                   = local.queues
+  for_each                   = local.topics
   name                       = "${each.key}.fifo"
   fifo_queue                 = true
-  deduplication_scope        = "queue"
+  deduplication_scope        = "queue" # a record's id is the same in whatever group
   fifo_throughput_limit      = "perQueue"
   message_retention_seconds  = 1209600
-  visibility_timeout_seconds = 60
+  visibility_timeout_seconds = 30
+  sqs_managed_sse_enabled    = true
+  # What consumers give back again and again is put aside, so that what is behind it in its group goes on. Many times: that
+  # ferry tail looks at a record counts as one.
+  redrive_policy = jsonencode({ deadLetterTargetArn = aws_sqs_queue.rejected[each.key].arn, maxReceiveCount = 50 })
+  tags           = local.tags
+}
+
+resource "aws_sqs_queue" "rejected" {
+  for_each                  = local.topics
+  name                      = "${each.key}-rejected.fifo"
+  fifo_queue                = true
+  message_retention_seconds = 1209600
+  sqs_managed_sse_enabled   = true
+  tags                      = local.tags
+}
+
+# Records that a pipeline could not carry. People look at them more often than any count, so nothing is put aside here.
+resource "aws_sqs_queue" "dead" {
+  for_each                   = local.dead
+  name                       = "${each.key}.fifo"
+  fifo_queue                 = true
+  message_retention_seconds  = 1209600
+  visibility_timeout_seconds = 30
   sqs_managed_sse_enabled    = true
   tags                       = local.tags
 }
@@ -54,6 +99,7 @@ resource "aws_db_instance" "state" {
   engine_version              = "17"
   instance_class              = var.database_class
   allocated_storage           = 20
+  storage_type                = "gp3"
   storage_encrypted           = true
   multi_az                    = var.database_multi_az
   db_name                     = "ferry"
@@ -78,7 +124,7 @@ resource "aws_secretsmanager_secret" "ferry" {
 
 resource "aws_secretsmanager_secret_version" "ferry" {
   secret_id     = aws_secretsmanager_secret.ferry.id
-  secret_string = jsonencode({ FERRY_API_KEY = var.api_key, FERRY_STATE = local.database_url })
+  secret_string = jsonencode(local.secrets)
 }
 
 # Who may talk to whom.
@@ -159,7 +205,7 @@ data "aws_iam_policy_document" "queues" {
       "sqs:SendMessage", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility",
       "sqs:GetQueueAttributes", "sqs:GetQueueUrl",
     ]
-    resources = [for q in aws_sqs_queue.topic : q.arn]
+    resources = concat([for q in aws_sqs_queue.topic : q.arn], [for q in aws_sqs_queue.dead : q.arn])
   }
 }
 
@@ -240,14 +286,12 @@ resource "aws_ecs_task_definition" "ferry" {
     stopTimeout            = 60 # drain_delay, grace, and some seconds to close
     portMappings           = [{ containerPort = 8080 }]
     mountPoints            = [{ sourceVolume = "data", containerPath = "/data" }, { sourceVolume = "tmp", containerPath = "/tmp" }]
-    environment = concat([
-      { name = "FERRY_ENV", value = "prod" },
-      { name = "FERRY_LOG_FORMAT", value = "json" },
-      { name = "FERRY_QUEUE", value = "sqs://${var.region}?fifo=true" },
-      { name = "FERRY_SERVER_DRAIN_DELAY", value = "10s" },
-      { name = "API_URL", value = var.api_url },
-    ], [for k, v in var.environment : { name = k, value = v }])
-    secrets = [for k in ["FERRY_API_KEY", "FERRY_STATE"] : { name = k, valueFrom = "${aws_secretsmanager_secret.ferry.arn}:${k}::" }]
+    environment            = [for name, value in local.environment : { name = name, value = value }]
+    # With the version, a changed secret is a new task definition, and so new tasks.
+    secrets = [for name in local.secret_names : {
+      name      = name
+      valueFrom = "${aws_secretsmanager_secret.ferry.arn}:${name}::${aws_secretsmanager_secret_version.ferry.version_id}"
+    }]
     healthCheck = {
       command     = ["CMD", "/usr/local/bin/ferry", "healthcheck", "--live"]
       interval    = 15
@@ -259,6 +303,12 @@ resource "aws_ecs_task_definition" "ferry" {
     }
   }])
   tags = local.tags
+  lifecycle {
+    precondition {
+      condition     = !strcontains(file(var.config), "$${")
+      error_message = "In variables $${…} means nothing: take it out of the file and give the value by secrets or environment, such as FERRY_PIPELINES_ORDERS_SOURCE_AUTH_BEARER."
+    }
+  }
 }
 
 resource "aws_ecs_service" "ferry" {
@@ -283,7 +333,8 @@ resource "aws_ecs_service" "ferry" {
     container_name   = "ferry"
     container_port   = 8080
   }
-  depends_on = [aws_lb_listener.https]
+  # Rights that a task needs to start, or to be ready: nothing names them.
+  depends_on = [aws_lb_listener.https, aws_iam_role_policy.start, aws_iam_role_policy.ferry, aws_sqs_queue.dead]
   lifecycle {
     ignore_changes = [desired_count] # the scaling's
   }
@@ -333,11 +384,13 @@ resource "aws_lb_target_group" "ferry" {
   load_balancing_algorithm_type = "least_outstanding_requests"
   deregistration_delay          = 30
   health_check {
-    path                = "/readyz"
-    interval            = 5
-    timeout             = 3
+    path     = "/readyz"
+    interval = 10
+    timeout  = 5
+    # ECS replaces a task that is red for this long. It is red while SQS does not answer, which no new task mends, so a
+    # minute; tasks that stop are taken out by ECS at once.
     healthy_threshold   = 2
-    unhealthy_threshold = 2
+    unhealthy_threshold = 6
   }
   tags = local.tags
 }

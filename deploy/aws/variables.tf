@@ -45,8 +45,8 @@ variable "image" {
   type        = string
 }
 
-variable "api_url" {
-  description = "The third-party API that the pipeline process reads (environment-only configuration)."
+variable "config" {
+  description = "Path of a ferry.yaml, of which pipelines and defaults are taken. Secrets do not stand in it: see secrets."
   type        = string
 }
 
@@ -56,14 +56,15 @@ variable "api_key" {
   sensitive   = true
 }
 
-variable "topics" {
-  description = "Topics of the pipelines; each is an SQS FIFO queue, and one for its dead letters."
-  type        = list(string)
-  default     = ["process"]
+variable "secrets" {
+  description = "Environment variables that are secret, such as FERRY_PIPELINES_ORDERS_SOURCE_AUTH_BEARER."
+  type        = map(string)
+  default     = {}
+  sensitive   = true
 }
 
 variable "environment" {
-  description = "More environment variables for ferry (docs/configuration.md)."
+  description = "More environment variables for ferry (docs/configuration.md); they go before what stands here and in config."
   type        = map(string)
   default     = {}
 }
@@ -81,7 +82,7 @@ variable "most" {
 }
 
 variable "cpu" {
-  description = "CPU of an instance, in thousandths times 1.024 as ECS counts."
+  description = "CPU of an instance, as ECS counts: 1024 is one."
   type        = number
   default     = 512
 }

@@ -15,7 +15,7 @@ variable "location" {
 }
 
 variable "apps_subnet" {
-  description = "Id of the subnet of the container apps."
+  description = "Id of the subnet of the container apps, /27 or larger, delegated to Microsoft.App/environments, with a way out to the third-party APIs."
   type        = string
 }
 
@@ -34,8 +34,14 @@ variable "image" {
   type        = string
 }
 
-variable "api_url" {
-  description = "The third-party API that the pipeline process reads (environment-only configuration)."
+variable "registry" {
+  description = "The Azure container registry of the image, which the identity is let in to: its login server and its id. Null: the image is public."
+  type        = object({ server = string, id = string })
+  default     = null
+}
+
+variable "config" {
+  description = "Path of a ferry.yaml, of which pipelines and defaults are taken. Secrets do not stand in it: see secrets."
   type        = string
 }
 
@@ -45,10 +51,21 @@ variable "api_key" {
   sensitive   = true
 }
 
-variable "topics" {
-  description = "Topics of the pipelines; each is a queue, and one for its dead letters."
-  type        = list(string)
-  default     = ["process"]
+variable "secrets" {
+  description = "Environment variables that are secret, such as FERRY_PIPELINES_ORDERS_SOURCE_AUTH_BEARER."
+  type        = map(string)
+  default     = {}
+  sensitive   = true
+}
+
+variable "session" {
+  description = "What a record's session is: key, pipeline, or none. Order holds within a session; queues are made with or without, once and for all."
+  type        = string
+  default     = "none"
+  validation {
+    condition     = contains(["none", "key", "pipeline"], var.session)
+    error_message = "none, key or pipeline."
+  }
 }
 
 variable "servicebus_sku" {
@@ -74,7 +91,7 @@ variable "external" {
 }
 
 variable "environment" {
-  description = "More environment variables for ferry (docs/configuration.md)."
+  description = "More environment variables for ferry (docs/configuration.md); they go before what stands here and in config."
   type        = map(string)
   default     = {}
 }

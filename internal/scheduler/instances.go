@@ -88,13 +88,17 @@ func (s *Scheduler) beat(ctx context.Context, self Self) {
 		case <-tick.C:
 			_ = s.announce(ctx, self) // when it lasts, others see it by Seen; runs have leases of their own
 		case <-s.quit:
-			ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-			defer cancel()
-			if err := s.cfg.Store.Delete(ctx, prefixInstance+s.cfg.Instance, state.AnyRevision); err != nil {
-				s.cfg.Logger.WarnContext(ctx, "cannot sign off; others will see this instance as gone in a while", "error", err)
-			}
+			s.signOff(ctx)
 			return
 		}
+	}
+}
+
+func (s *Scheduler) signOff(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := s.cfg.Store.Delete(ctx, prefixInstance+s.cfg.Instance, state.AnyRevision); err != nil {
+		s.cfg.Logger.WarnContext(ctx, "cannot sign off; others will see this instance as gone in a while", "error", err)
 	}
 }
 

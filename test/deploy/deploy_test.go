@@ -4,6 +4,7 @@
 package deploy
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -269,7 +270,7 @@ func TestSystemd(t *testing.T) {
 func TestImagesHaveOneVersion(t *testing.T) {
 	go1 := regexp.MustCompile(`golang:([\d.]+)-`).FindSubmatch(read(t, "Dockerfile"))
 	mod := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(read(t, "go.mod"))
-	if go1 == nil || mod == nil || string(go1[1]) != string(mod[1]) {
+	if go1 == nil || mod == nil || !bytes.Equal(go1[1], mod[1]) {
 		t.Errorf("Dockerfile builds with Go %s, go.mod wants %s", fmt.Sprintf("%s", go1), mod[1])
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"ferry/internal/queue"
 	"ferry/internal/record"
+	"ferry/internal/retry"
 )
 
 // plainMax is up to how many records are cheaper as single messages, a sync each, than as an atomic batch, whose
@@ -295,7 +296,9 @@ func (q *Queue) settle(ctx context.Context, send func(ctx context.Context) error
 		unknown = true
 		wait = min(2*wait, q.cfg.Timeout)
 		if unsent || errors.Is(err, errLost) {
-			time.Sleep(settlePause) // it was heard of at once, so there was no wait yet
+			if serr := retry.Sleep(ctx, settlePause); serr != nil { // it was heard of at once, so there was no wait yet
+				return fmt.Errorf("outcome unknown: %w", err)
+			}
 		}
 	}
 }

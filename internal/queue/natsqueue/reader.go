@@ -209,8 +209,8 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 		return nil, q.readFailure(setup, ch, t, err)
 	}
 	got, err := take(c.FetchNoWait(max))
-	for end := time.Now().Add(leaderWait); errors.Is(err, nats.ErrNoResponders) && time.Now().Before(end) && ctx.Err() == nil; {
-		time.Sleep(settlePause) // the members of a cluster are choosing which of them leads the new consumer
+	// The members of a cluster may be choosing which of them leads the new consumer.
+	for end := time.Now().Add(leaderWait); errors.Is(err, nats.ErrNoResponders) && time.Now().Before(end) && retry.Sleep(ctx, settlePause) == nil; {
 		got, err = take(c.FetchNoWait(max))
 	}
 	if err == nil && len(got) == 0 && wait > 0 {

@@ -41,7 +41,7 @@ func ParseURL(u config.URL) (Config, error) {
 	if err != nil {
 		return c, errors.New("state URL: its parameters cannot be read; write them as name=value&name=value")
 	}
-	pool := 4
+	pool := int32(4)
 	var errs []error
 	for name, take := range map[string]func(string) error{
 		"schema": func(v string) error {
@@ -60,10 +60,11 @@ func ParseURL(u config.URL) (Config, error) {
 			return nil
 		},
 		"pool": func(v string) error {
-			var err error
-			if pool, err = strconv.Atoi(v); err != nil || pool < 1 || pool > 100 {
+			n, err := strconv.ParseInt(v, 10, 32)
+			if err != nil || n < 1 || n > 100 {
 				return fmt.Errorf("%q is not a number from 1 to 100", v)
 			}
+			pool = int32(n)
 			return nil
 		},
 	} {
@@ -81,7 +82,7 @@ func ParseURL(u config.URL) (Config, error) {
 	if c.pool, err = pgxpool.ParseConfig(parsed.String()); err != nil {
 		return c, fmt.Errorf("state URL: %s", reason(err, parsed))
 	}
-	c.pool.MaxConns = int32(pool)
+	c.pool.MaxConns = pool
 	c.pool.ConnConfig.ConnectTimeout = c.Timeout
 	c.pool.ConnConfig.RuntimeParams["application_name"] = "ferry"
 	// Nothing is prepared on a connection, so that a pooler may hand each transaction to another one.

@@ -178,7 +178,11 @@ func TestSchedulers(t *testing.T) {
 		if err := s.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		defer s.Stop(context.Background())
+		t.Cleanup(func() {
+			if err := s.Stop(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 	time.Sleep(ticks * time.Second)
 	r.mu.Lock()
