@@ -177,7 +177,7 @@ func TestContainer(t *testing.T) {
 				"azurerm_postgresql_flexible_server_database.state.name":       "ferry", "random_password.database.result": "pw",
 			},
 			topics: []string{"process", "shop.orders"}, dead: []string{"process.dead", "shop.orders.dead"},
-			queue: "azservicebus://ns.servicebus.windows.net?", state: "@db.example.com/ferry?sslmode=require",
+			queue: "azservicebus://ns.servicebus.windows.net?duplicate_detection=10m", state: "@db.example.com/ferry?sslmode=require",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
