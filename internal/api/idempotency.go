@@ -13,27 +13,29 @@ import (
 	"time"
 )
 
-// Answer is a whole HTTP answer, kept for a repeated Idempotency-Key.
+// Answer is a whole HTTP answer, kept for a repeated Idempotency-Key. One without a Header says that the request was
+// carried out and its answer was too large to keep.
 type Answer struct {
-	Status int
-	Header http.Header
-	Body   []byte
+	Status int         `json:"status"`
+	Header http.Header `json:"header,omitempty"`
+	Body   []byte      `json:"body,omitempty"`
 }
 
-// errKeyReused: the Idempotency-Key was sent before with another request.
-var errKeyReused = errors.New("idempotency key was used for another request")
+// ErrKeyReused: the Idempotency-Key was sent before with another request.
+var ErrKeyReused = errors.New("idempotency key was used for another request")
 
 // Idempotency remembers answers by key (draft-ietf-httpapi-idempotency-key-header). Safe for concurrent use.
 type Idempotency interface {
 	// Begin asks for the right to answer the request of this key and fingerprint. It returns the answer when there is
-	// one; errKeyReused when the key belongs to another fingerprint; otherwise finish, which the caller has to call
+	// one; ErrKeyReused when the key belongs to another fingerprint; otherwise finish, which the caller has to call
 	// once: with the answer to keep, or with nil to forget the key. While somebody else holds the right Begin waits,
 	// until the context ends.
 	Begin(ctx context.Context, key string, print [32]byte) (answer *Answer, finish func(*Answer), err error)
 }
 
 const (
-	idempotencyTTL   = 24 * time.Hour
+	// IdempotencyTTL is how long an answer is kept.
+	IdempotencyTTL   = 24 * time.Hour
 	idempotencyCount = 10_000
 	idempotencyBytes = 64 << 20
 	answerBytes      = 1 << 20 // a larger answer is not kept whole
@@ -86,7 +88,7 @@ func (a *answers) Begin(ctx context.Context, key string, print [32]byte) (*Answe
 		a.mu.Unlock()
 		switch {
 		case r.print != print:
-			return nil, nil, errKeyReused
+			return nil, nil, ErrKeyReused
 		case answer != nil:
 			return answer, nil, nil
 		}
@@ -119,7 +121,7 @@ func (a *answers) finish(r *remembered, answer *Answer) {
 
 // drop forgets what is too old or too much. What is in flight stays, so that its repetitions keep waiting for it.
 func (a *answers) drop() {
-	oldest := a.now().Add(-idempotencyTTL)
+	oldest := a.now().Add(-IdempotencyTTL)
 	for e := a.order.Front(); e != nil; {
 		next, r := e.Next(), e.Value.(*remembered)
 		over := r.at.Before(oldest) || len(a.byKey) > idempotencyCount || a.bytes > idempotencyBytes
@@ -176,7 +178,7 @@ func (h *Handler) idempotent(w http.ResponseWriter, r *http.Request, x *exchange
 	// Callers do not share keys: one could read another's answer.
 	answer, finish, err := h.idempotency.Begin(r.Context(), x.caller+"\x00"+key, fingerprint(r, body))
 	switch {
-	case errors.Is(err, errKeyReused):
+	case errors.Is(err, ErrKeyReused):
 		newProblem(CodeKeyReused, "This Idempotency-Key came before with another method, address or body.").write(w, x)
 		return
 	case err != nil:

@@ -179,7 +179,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		return ok
 	}
 	keep("old", 1)
-	now = now.Add(idempotencyTTL + time.Second)
+	now = now.Add(IdempotencyTTL + time.Second)
 	keep("new", 1)
 	if known("old") || !known("new") {
 		t.Error("an answer is kept past its time, or not until then")

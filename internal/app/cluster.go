@@ -64,6 +64,9 @@ func memberNamed(instance string, members []string) string {
 	return ""
 }
 
+// shares says whether other instances may have the same state.
+func (a *App) shares() bool { return a.cluster != nil || scheme(a.cfg.State) != "embedded" }
+
 // instanceName is what a person calls this instance.
 func instanceName(cfg *config.Config) string {
 	if cfg.Instance != "" {

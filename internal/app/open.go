@@ -147,7 +147,7 @@ func (a *App) openPostgres(ctx context.Context) error {
 
 func (a *App) openPipelines() error {
 	var turns source.Turns
-	if a.cluster != nil || scheme(a.cfg.State) != "embedded" {
+	if a.shares() {
 		turns = sharedTurns{a.store}
 	}
 	limiters := source.NewLimiters(turns)
@@ -207,6 +207,7 @@ func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Li
 func (a *App) openScheduler() error {
 	cfg := scheduler.Config{
 		Runner: runner{a}, Store: a.store, Instance: a.instance(), Logger: a.log, OnUpdate: a.runChanged,
+		LeaseTTL: a.cfg.Lease.D(),
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.cfg.Pipelines)) {
 		p := a.cfg.Pipelines[name]

@@ -20,8 +20,13 @@ func (a *App) Start(ctx context.Context) error {
 	if err := a.listen(ctx); err != nil {
 		return err
 	}
+	var idempotency api.Idempotency // nil: in this process's memory
+	if a.shares() {
+		idempotency = newSharedAnswers(a.store, a.cfg.Server.RequestTimeout.D())
+	}
 	handler, err := api.New(a, api.Options{
-		Auth: a.auth(), Server: a.cfg.Server, Listen: a.cfg.Listen, Logger: a.log,
+		Idempotency: idempotency,
+		Auth:        a.auth(), Server: a.cfg.Server, Listen: a.cfg.Listen, Logger: a.log,
 		Metrics: a.metricsHandler(), Console: console.Handler(), Version: a.opt.Version,
 		Observe: a.metrics.Request, Tracing: a.tracing.Middleware,
 	})

@@ -14,6 +14,7 @@ type Config struct {
 	State     URL                 `yaml:"state" default:"embedded:" check:"state" example:"postgres://ferry:${DB_PASSWORD}@db/ferry" doc:"Where leases, pauses and run history are kept, and cursors where the queue cannot hold them: embedded:, nats:// or postgres://; see state.md."`
 	Data      string              `yaml:"data" default:"./data" doc:"Folder of the embedded queue and state. One process holds it at a time."`
 	Instance  string              `yaml:"instance" example:"ferry-1" doc:"Name of this instance among several. Absent: the host's name."`
+	Lease     Duration            `yaml:"lease" default:"15s" min:"3s" max:"10m" doc:"How long the pipelines of an instance that has died wait to be taken over by another one."`
 	Cluster   Cluster             `yaml:"cluster" doc:"What the instances have in common whose embedded queues form a cluster (queue: embedded:?cluster=…)."`
 	Auth      Auth                `yaml:"auth" doc:"Who may call the API: none, or keys. Absent: anybody on loopback."`
 	Server    Server              `yaml:"server" doc:"Limits of the HTTP server."`
