@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -173,6 +174,7 @@ image: {repository: registry.example.com/ferry, tag: "1.2.3", pullSecrets: [pull
 tolerations: [{key: a, operator: Exists}]
 nodeSelector: {kubernetes.io/arch: amd64}
 affinity: {nodeAffinity: {}}
+spread: DoNotSchedule
 extraEnv: [{name: A, value: b}]
 podAnnotations: {x: "1"}
 files: {order.json: '{"type": "object"}'}
@@ -247,6 +249,9 @@ func TestChart(t *testing.T) {
 					if objects[o.Spec.ScaleTargetRef.Kind+"/"+o.Spec.ScaleTargetRef.Name] == nil || len(o.Spec.Triggers) != 2 {
 						t.Errorf("%s scales %+v by %d triggers", key, o.Spec.ScaleTargetRef, len(o.Spec.Triggers))
 					}
+					for _, trigger := range o.Spec.Triggers {
+						checkMetrics(t, trigger.Metadata["query"])
+					}
 				case *serviceMonitor:
 					picks = labels.SelectorFromSet(o.Spec.Selector.MatchLabels)
 					if len(o.Spec.Endpoints) != 1 || o.Spec.Endpoints[0].Path != "/metrics" {
@@ -262,6 +267,24 @@ func TestChart(t *testing.T) {
 			}
 			checkConfig(t, bin, pod, objects["ConfigMap/r"].(*corev1.ConfigMap))
 		})
+	}
+}
+
+// checkMetrics: the metrics of a query are in the table of docs/operations.md, which another test holds to the registry.
+func checkMetrics(t *testing.T, query string) {
+	t.Helper()
+	table, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`ferry_\w+`).FindAllString(query, -1)
+	for _, name := range names {
+		if !bytes.Contains(table, []byte("| `"+name+"` |")) {
+			t.Errorf("there is no metric %s: %s", name, query)
+		}
+	}
+	if len(names) == 0 {
+		t.Errorf("no metric of ferry's in %q", query)
 	}
 }
 
@@ -286,6 +309,9 @@ func checkPod(t *testing.T, pod corev1.PodTemplateSpec, objects map[string]any) 
 	if p := pod.Spec.SecurityContext; !*p.RunAsNonRoot || *p.RunAsUser == 0 || !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation ||
 		len(s.Capabilities.Drop) != 1 || p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("not locked down: %+v %+v", p, s)
+	}
+	if links := pod.Spec.EnableServiceLinks; links == nil || *links {
+		t.Error("Kubernetes would set variables such as FERRY_PORT")
 	}
 	for name, probe := range map[string]*corev1.Probe{"startup": c.StartupProbe, "liveness": c.LivenessProbe, "readiness": c.ReadinessProbe} {
 		if probe == nil || !hasPort(pod, probe.HTTPGet.Port.String()) {

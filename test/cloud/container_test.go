@@ -129,14 +129,18 @@ func functions() map[string]function.Function {
 		"jsonencode": stdlib.JSONEncodeFunc, "keys": stdlib.KeysFunc, "lower": stdlib.LowerFunc, "merge": stdlib.MergeFunc,
 		"replace": stdlib.ReplaceFunc, "setunion": stdlib.SetUnionFunc, "toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
 		"try": tryfunc.TryFunc, "upper": stdlib.UpperFunc, "yamldecode": ctyyaml.YAMLDecodeFunc,
-		"file": function.New(&function.Spec{Params: text, Type: function.StaticReturnType(cty.String),
+		"file": function.New(&function.Spec{
+			Params: text, Type: function.StaticReturnType(cty.String),
 			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 				b, err := os.ReadFile(args[0].AsString())
 				return cty.StringVal(string(b)), err
-			}}),
-		"nonsensitive": function.New(&function.Spec{Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType}},
-			Type: func(args []cty.Value) (cty.Type, error) { return args[0].Type(), nil },
-			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return args[0], nil }}),
+			},
+		}),
+		"nonsensitive": function.New(&function.Spec{
+			Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType}},
+			Type:   func(args []cty.Value) (cty.Type, error) { return args[0].Type(), nil },
+			Impl:   func(args []cty.Value, _ cty.Type) (cty.Value, error) { return args[0], nil },
+		}),
 	}
 }
 

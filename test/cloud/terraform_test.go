@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,7 +28,7 @@ func parse(t *testing.T, dir string) []*hclsyntax.Body {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if formatted := hclwrite.Format(src); string(formatted) != string(src) {
+		if formatted := hclwrite.Format(src); !bytes.Equal(formatted, src) {
 			t.Errorf("%s is not formatted as terraform fmt would:\n%s", name, formatted)
 		}
 		f, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)

@@ -57,6 +57,8 @@ spec:
   serviceAccountName: {{ include "ferry.serviceAccount" . }}
   # With workload identity the platform mounts a token of its own kind; the cluster's API is not asked for anything.
   automountServiceAccountToken: false
+  # Otherwise Kubernetes describes a Service called ferry in variables such as FERRY_PORT, which look like ferry's own.
+  enableServiceLinks: false
   # readyz turns red, drain_delay, grace: ferry does by itself what a preStop hook would do, and knows when it is over.
   terminationGracePeriodSeconds: {{ include "ferry.gracePeriod" . }}
   securityContext:
@@ -76,7 +78,7 @@ spec:
     {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
     - maxSkew: 1
       topologyKey: {{ $key }}
-      whenUnsatisfiable: ScheduleAnyway
+      whenUnsatisfiable: {{ if eq $key "kubernetes.io/hostname" }}{{ $.Values.spread }}{{ else }}ScheduleAnyway{{ end }}
       labelSelector:
         matchLabels:
           {{- include "ferry.selector" $ | nindent 10 }}
