@@ -310,6 +310,15 @@ func checkPod(t *testing.T, pod corev1.PodTemplateSpec, objects map[string]any) 
 		len(s.Capabilities.Drop) != 1 || p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("not locked down: %+v %+v", p, s)
 	}
+	for _, s := range pod.Spec.TopologySpreadConstraints {
+		// Kubernetes refuses the one without the other.
+		if s.MinDomains != nil && s.WhenUnsatisfiable != corev1.DoNotSchedule || !labels.SelectorFromSet(s.LabelSelector.MatchLabels).Matches(labels.Set(pod.Labels)) {
+			t.Errorf("spread: %+v", s)
+		}
+	}
+	if len(pod.Spec.TopologySpreadConstraints) != 2 {
+		t.Errorf("%d rules to spread by", len(pod.Spec.TopologySpreadConstraints))
+	}
 	if links := pod.Spec.EnableServiceLinks; links == nil || *links {
 		t.Error("Kubernetes would set variables such as FERRY_PORT")
 	}

@@ -78,7 +78,14 @@ spec:
     {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
     - maxSkew: 1
       topologyKey: {{ $key }}
-      whenUnsatisfiable: {{ if eq $key "kubernetes.io/hostname" }}{{ $.Values.spread }}{{ else }}ScheduleAnyway{{ end }}
+      {{- if and (eq $key "kubernetes.io/hostname") (eq $.Values.spread "DoNotSchedule") }}
+      whenUnsatisfiable: DoNotSchedule
+      {{- if eq $.Values.mode "cluster" }}
+      minDomains: 3
+      {{- end }}
+      {{- else }}
+      whenUnsatisfiable: ScheduleAnyway
+      {{- end }}
       labelSelector:
         matchLabels:
           {{- include "ferry.selector" $ | nindent 10 }}
