@@ -1,6 +1,6 @@
 // Package pgstate is state.Store over PostgreSQL: one table, compare-and-set by a revision that comes from a sequence and
-// therefore only grows, also over a deletion. A Put has been made durable by the server when it returns: a server that is
-// set not to wait for its disk is refused.
+// therefore only grows, also over a deletion. A Put has been made durable by the server when it returns, and by its
+// synchronous standbys when it has some, whatever synchronous_commit is set to. A server that syncs nothing is refused.
 package pgstate
 
 import (
@@ -30,7 +30,8 @@ type Config struct {
 }
 
 // ParseURL reads `postgres://user:password@host:5432/database?sslmode=verify-full&schema=ferry&timeout=10s&pool=4`. All
-// parameters but schema, timeout and pool are PostgreSQL's own (libpq, 34.1.2). No error shows a login (invariant 8).
+// parameters but schema, timeout and pool are PostgreSQL's own (libpq, 34.1.2). Of several hosts the one that can be
+// written to is used. No error shows a login (invariant 8).
 func ParseURL(u config.URL) (Config, error) {
 	c := Config{Schema: "ferry", Timeout: 10 * time.Second}
 	parsed, err := url.Parse(u.Reveal())
@@ -75,23 +76,40 @@ func ParseURL(u config.URL) (Config, error) {
 			q.Del(name)
 		}
 	}
+	for name := range q {
+		if strings.HasPrefix(name, "pool_") {
+			errs = append(errs, fmt.Errorf("state URL: parameter %s: there is only pool=NUMBER, of connections", name))
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return c, err
 	}
+	// A standby answers too, and takes no write. After a failover that may be the host that is named first.
+	if !q.Has("target_session_attrs") {
+		q.Set("target_session_attrs", "read-write")
+	}
 	parsed.RawQuery = q.Encode()
 	if c.pool, err = pgxpool.ParseConfig(parsed.String()); err != nil {
-		return c, fmt.Errorf("state URL: %s", reason(err, parsed))
+		return c, fmt.Errorf("state URL: %s", reason(err, parsed, q))
 	}
 	c.pool.MaxConns = pool
-	c.pool.ConnConfig.ConnectTimeout = c.Timeout
-	c.pool.ConnConfig.RuntimeParams["application_name"] = "ferry"
+	c.pool.AfterConnect = checkSync
+	conn := c.pool.ConnConfig
+	// One call has time to find that all hosts but the last are dead.
+	hosts := map[string]bool{fmt.Sprint(conn.Host, conn.Port): true}
+	for _, f := range conn.Fallbacks {
+		hosts[fmt.Sprint(f.Host, f.Port)] = true
+	}
+	conn.ConnectTimeout = c.Timeout / time.Duration(len(hosts))
+	c.pool.PingTimeout = c.Timeout / 4
+	conn.RuntimeParams["application_name"] = "ferry"
 	// Nothing is prepared on a connection, so that a pooler may hand each transaction to another one.
-	c.pool.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	conn.DefaultQueryExecMode = pgx.QueryExecModeExec
 	return c, nil
 }
 
 // reason is what the library says about a URL, without the URL.
-func reason(err error, u *url.URL) string {
+func reason(err error, u *url.URL, q url.Values) string {
 	var parse *pgconn.ParseConfigError
 	text := err.Error()
 	if errors.As(err, &parse) {
@@ -99,8 +117,11 @@ func reason(err error, u *url.URL) string {
 			text = cause.Error()
 		}
 	}
-	if password, ok := u.User.Password(); ok && password != "" && strings.Contains(text, password) {
-		return "cannot be read; see PostgreSQL's documentation of connection URIs"
+	password, _ := u.User.Password()
+	for _, secret := range []string{password, q.Get("password"), q.Get("sslpassword")} {
+		if secret != "" && strings.Contains(text, secret) {
+			return "cannot be read; see PostgreSQL's documentation of connection URIs"
+		}
 	}
 	return text
 }
@@ -132,14 +153,20 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	table := pgx.Identifier{c.Schema, "state"}.Sanitize()
 	next := "nextval('" + c.Schema + ".revision')" // a name of letters, digits and _
+	// A commit waits for the disk and for synchronous standbys, whatever the server, the database, the login or another
+	// client of a pooler's connection has set. It holds for this one statement.
+	const durable = "set_config('synchronous_commit', 'on', true)"
+	// A revision is taken before its row is there. Who makes a key waits for whoever is making it, so that a key that is
+	// made, deleted and made again cannot end with the older revision.
+	const alone = "pg_advisory_xact_lock(102, hashtext($1))"
 	s := &Store{
 		pool: pool, timeout: c.Timeout,
 		get:     "SELECT value, revision FROM " + table + " WHERE key = $1",
-		put:     "INSERT INTO " + table + " AS t (key, value, revision) VALUES ($1, $2, " + next + ") ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = " + next + " RETURNING t.revision",
-		putNew:  "INSERT INTO " + table + " (key, value, revision) VALUES ($1, $2, " + next + ") ON CONFLICT DO NOTHING RETURNING revision",
-		putOver: "UPDATE " + table + " SET value = $2, revision = " + next + " WHERE key = $1 AND revision = $3 RETURNING revision",
-		del:     "DELETE FROM " + table + " WHERE key = $1",
-		delOver: "DELETE FROM " + table + " WHERE key = $1 AND revision = $2",
+		put:     "INSERT INTO " + table + " AS t (key, value, revision) SELECT $1, $2, " + next + " FROM " + durable + ", " + alone + " ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = " + next + " RETURNING t.revision",
+		putNew:  "INSERT INTO " + table + " (key, value, revision) SELECT $1, $2, " + next + " FROM " + durable + ", " + alone + " ON CONFLICT DO NOTHING RETURNING revision",
+		putOver: "UPDATE " + table + " SET value = $2, revision = " + next + " FROM " + durable + " WHERE key = $1 AND revision = $3 RETURNING revision",
+		del:     "DELETE FROM " + table + " USING " + durable + " WHERE key = $1",
+		delOver: "DELETE FROM " + table + " USING " + durable + " WHERE key = $1 AND revision = $2",
 		list:    "SELECT key, value, revision FROM " + table + " WHERE key >= $1 AND starts_with(key, $1) ORDER BY key",
 	}
 	if err := s.migrate(ctx, c.Schema); err != nil {
@@ -162,15 +189,24 @@ func migrations(schema string) []string {
 	}
 }
 
+// checkSync refuses a server that answers before anything is on its disk.
+func checkSync(ctx context.Context, conn *pgx.Conn) error {
+	var fsync string
+	if err := conn.QueryRow(ctx, "SELECT coalesce(current_setting('fsync', true), '')").Scan(&fsync); err != nil {
+		return err
+	}
+	if fsync == "off" {
+		return &unfit{"the server's fsync is off, so a crash of its machine could take back leases and cursors: set it to on"}
+	}
+	return nil
+}
+
 func (s *Store) migrate(ctx context.Context, schema string) error {
 	ctx, cancel := context.WithTimeout(ctx, 6*s.timeout) // others may be at it, and this waits for them
 	defer cancel()
-	var sync string
-	if err := s.pool.QueryRow(ctx, "SHOW synchronous_commit").Scan(&sync); err != nil {
-		return fmt.Errorf("connect to PostgreSQL: %w", err)
-	}
-	if sync == "off" {
-		return errors.New("the PostgreSQL server answers before it has written to disk (synchronous_commit is off), so cursors and leases could be lost: ALTER ROLE … SET synchronous_commit = on for ferry's login")
+	// Of its own, to tell what cannot be reached from what cannot be made.
+	if err := s.pool.Ping(ctx); err != nil {
+		return fmt.Errorf("connect to PostgreSQL: %w", unavailable(ctx, err))
 	}
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		// One at a time; the lock ends with the transaction. The number is ferry's own, the bytes of "ferry".
@@ -188,18 +224,22 @@ func (s *Store) migrate(ctx context.Context, schema string) error {
 				return err
 			}
 		} else {
-			for _, q := range []string{
-				"CREATE SCHEMA IF NOT EXISTS " + name,
-				"CREATE TABLE " + name + ".migrations (version integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())",
-			} {
-				if _, err := tx.Exec(ctx, q); err != nil {
+			var made bool // asked, because IF NOT EXISTS wants the right to make it in any case
+			if err := tx.QueryRow(ctx, "SELECT to_regnamespace($1) IS NOT NULL", name).Scan(&made); err != nil {
+				return err
+			}
+			if !made {
+				if _, err := tx.Exec(ctx, "CREATE SCHEMA "+name); err != nil {
 					return err
 				}
+			}
+			if _, err := tx.Exec(ctx, "CREATE TABLE "+name+".migrations (version integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())"); err != nil {
+				return err
 			}
 		}
 		all := migrations(schema)
 		if version > len(all) {
-			return fmt.Errorf("its schema %s is of version %d, and this ferry knows versions up to %d: use the newer ferry that made it, or another schema=NAME", schema, version, len(all))
+			return &unfit{fmt.Sprintf("its schema %s is of version %d, and this ferry knows versions up to %d: use the newer ferry that made it, or another schema=NAME", schema, version, len(all))}
 		}
 		for i, m := range all[version:] {
 			for q := range strings.SplitSeq(m, ";") {
@@ -213,8 +253,12 @@ func (s *Store) migrate(ctx context.Context, schema string) error {
 		}
 		return nil
 	})
+	var said *pgconn.PgError
+	if errors.As(err, &said) && said.Code == "42501" { // insufficient_privilege
+		err = fmt.Errorf("%w: give ferry's login a schema of its own (CREATE SCHEMA %s AUTHORIZATION …), or the right to make one (GRANT CREATE ON DATABASE … TO …)", err, schema)
+	}
 	if err != nil {
-		return fmt.Errorf("bring the tables in PostgreSQL up to date: %w", err)
+		return fmt.Errorf("bring the tables in PostgreSQL up to date: %w", unavailable(ctx, err))
 	}
 	return nil
 }
@@ -247,7 +291,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, rev uint64) (
 	if value == nil {
 		value = []byte{}
 	}
-	query, args := s.putOver, []any{key, value, rev}
+	query, args := s.putOver, []any{key, value, int64(rev)} //nolint:gosec // what the table cannot hold becomes negative, and matches nothing
 	switch rev {
 	case state.AnyRevision:
 		query, args = s.put, args[:2]
@@ -281,7 +325,7 @@ func (s *Store) Delete(ctx context.Context, key string, rev uint64) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	query, args := s.delOver, []any{key, rev}
+	query, args := s.delOver, []any{key, int64(rev)} //nolint:gosec // as in Put
 	if rev == state.AnyRevision {
 		query, args = s.del, args[:1]
 	}
@@ -314,22 +358,34 @@ func (s *Store) List(ctx context.Context, prefix string) ([]state.Entry, error) 
 }
 
 func failure(ctx context.Context, verb, key string, err error) error {
+	return fmt.Errorf("%s state %s: %w", verb, key, unavailable(ctx, err))
+}
+
+// unavailable adds state.ErrUnavailable to what may pass by itself.
+func unavailable(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err) // the library says that the connection was closed, by the context's end
 	}
 	var said *pgconn.PgError
-	if errors.Is(err, context.Canceled) || errors.As(err, &said) && !passing(said.Code) {
-		return fmt.Errorf("%s state %s: %w", verb, key, err)
+	var bad *unfit
+	if errors.Is(err, context.Canceled) || errors.As(err, &bad) || errors.As(err, &said) && !passing(said.Code) {
+		return err
 	}
-	return fmt.Errorf("%s state %s: %w: %w", verb, key, state.ErrUnavailable, err)
+	return fmt.Errorf("%w: %w", state.ErrUnavailable, err)
 }
 
+// unfit says why the server cannot be used until somebody mends it.
+type unfit struct{ why string }
+
+func (e *unfit) Error() string { return e.why }
+
 // passing tells errors of the server that pass by themselves from those that somebody has to mend: connections, resources,
-// an operator's intervention, an internal error (PostgreSQL, appendix A: classes 08, 53, 57, 58, 40, XX).
+// an operator's intervention, an internal error (PostgreSQL, appendix A: classes 08, 40, 53, 57, 58, XX), and a server that
+// has become a standby (25006).
 func passing(code string) bool {
 	switch code[:min(2, len(code))] {
 	case "08", "40", "53", "57", "58", "XX":
 		return true
 	}
-	return false
+	return code == "25006"
 }

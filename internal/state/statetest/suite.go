@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ func Run(t *testing.T, open func(t testing.TB) state.Store) {
 		"bad keys":                           badKeys,
 		"instances see each other":           instances,
 		"of many writers one wins":           contention,
+		"of many makers one wins":            makers,
+		"revisions grow whoever writes":      growth,
+		"a long list":                        longList,
 		"a cancelled context writes nothing": cancelled,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -267,6 +271,126 @@ func contention(s *suite) {
 	e, err := a.Get(s.ctx, k)
 	if err != nil || len(e.Value) != 40 {
 		s.Fatalf("%d of 40 increments are there (%v)", len(e.Value), err)
+	}
+}
+
+// makers: a lease nobody has had yet is taken by one instance, however many reach for it at the same moment.
+func makers(s *suite) {
+	a, b := s.open(s), s.open(s)
+	for round := range 10 {
+		k := s.key(fmt.Sprint("free", round))
+		var wg sync.WaitGroup
+		revs, errs := make([]uint64, 16), make([]error, 16)
+		for g := range errs {
+			st := []state.Store{a, b}[g%2]
+			wg.Go(func() { revs[g], errs[g] = st.Put(s.ctx, k, fmt.Append(nil, g), 0) })
+		}
+		wg.Wait()
+		won := -1
+		for g, err := range errs {
+			switch {
+			case err == nil && won >= 0:
+				s.Fatalf("%d and %d have both made %s", won, g, k)
+			case err == nil:
+				won = g
+			case !errors.Is(err, state.ErrConflict):
+				s.Fatal(err)
+			}
+		}
+		if won < 0 {
+			s.Fatalf("nobody has made %s", k)
+		}
+		s.want(b, k, fmt.Sprint(won), revs[won])
+	}
+}
+
+// growth: a key is made and deleted again and again by many, and who looks on sees its revision grow.
+func growth(s *suite) {
+	a, b, k := s.open(s), s.open(s), s.key("grows")
+	var last uint64
+	for n := range 6 { // one after the other, each time another instance
+		st := []state.Store{a, b}[n%2]
+		r := s.put(st, k, "x", 0)
+		if r <= last {
+			s.Fatalf("revision %d after %d, which another instance wrote", r, last)
+		}
+		last = r
+		if err := []state.Store{b, a}[n%2].Delete(s.ctx, k, r); err != nil {
+			s.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, 8)
+	for g := range errs {
+		st := []state.Store{a, b}[g%2]
+		wg.Go(func() {
+			for range 40 {
+				if _, err := st.Put(s.ctx, k, []byte("x"), state.AnyRevision); err != nil {
+					errs[g] = err
+					return
+				}
+				if err := st.Delete(s.ctx, k, state.AnyRevision); err != nil {
+					errs[g] = err
+					return
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for look := true; look; {
+		select {
+		case <-done:
+			look = false
+		default:
+		}
+		e, err := a.Get(s.ctx, k)
+		switch {
+		case errors.Is(err, state.ErrNotFound):
+		case err != nil:
+			s.Error(err)
+			look = false
+		case e.Revision < last:
+			s.Errorf("revision %d was seen after %d", e.Revision, last)
+			look = false
+		default:
+			last = e.Revision
+		}
+	}
+	<-done
+	if err := errors.Join(errs...); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// longList: run histories of many pipelines, with what lies beside them.
+func longList(s *suite) {
+	st := s.open(s)
+	const entries = 1200
+	value := strings.Repeat("v", 500)
+	var wg sync.WaitGroup
+	errs := make([]error, 8)
+	for g := range errs {
+		wg.Go(func() {
+			for i := g; i < entries && errs[g] == nil; i += len(errs) {
+				_, errs[g] = st.Put(s.ctx, s.key(fmt.Sprintf("runs/%04d", i)), []byte(value), 0)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		s.Fatal(err)
+	}
+	s.put(st, s.key("runs-"), "", 0)
+	s.put(st, s.key("runs0"), "", 0)
+	list, err := st.List(s.ctx, s.key("runs/"))
+	if err != nil || len(list) != entries {
+		s.Fatalf("%d of %d entries, %v", len(list), entries, err)
+	}
+	for i, e := range list {
+		if e.Key != s.key(fmt.Sprintf("runs/%04d", i)) || string(e.Value) != value {
+			s.Fatalf("entry %d is %s = %.80q", i, e.Key, e.Value)
+		}
 	}
 }
 
