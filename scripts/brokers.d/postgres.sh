@@ -2,7 +2,7 @@
 # PostgreSQL from Debian: no broker, but where instances share their state. It does not run as root, and whoever it runs
 # as must reach its data, so these lie in a temporary folder.
 
-install() { debian postgres; }
+install() { debian postgres pgbouncer; } # the pooler is for a test that starts it
 
 postgres_bin() { dirname "$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | tail -n 1)"; }
 

@@ -219,6 +219,21 @@ func TestRights(t *testing.T) {
 	}
 }
 
+// TestReadOnly: a server that has become a standby refuses writes until another connection finds the new primary.
+func TestReadOnly(t *testing.T) {
+	c := fresh(t)
+	open(t, c) // makes the tables
+	c.pool.ConnConfig.ValidateConnect = nil
+	c.pool.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
+	s := open(t, c)
+	if _, err := s.Put(t.Context(), "k", nil, state.AnyRevision); !errors.Is(err, state.ErrUnavailable) || !strings.Contains(err.Error(), "read-only") {
+		t.Errorf("put: %v", err)
+	}
+	if _, err := s.Get(t.Context(), "k"); !errors.Is(err, state.ErrNotFound) {
+		t.Errorf("get: %v", err)
+	}
+}
+
 // TestLostAnswer: a write that arrived although its answer did not is no success and no refusal, and a look tells.
 func TestLostAnswer(t *testing.T) {
 	c := fresh(t)
