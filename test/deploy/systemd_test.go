@@ -124,7 +124,7 @@ func watched(t *testing.T) string {
 		if n == 0 {
 			args, listen = append([]string{"strace", "-f", "-qq", "-o", traceFile}, args...), api
 		}
-		cmd := exec.Command(args[0], args[1:]...) //nolint:noctx // ended below, with SIGTERM
+		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Dir = dir
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that the signal reaches ferry, and not strace alone
 		cmd.Env = []string{
@@ -173,13 +173,16 @@ func watched(t *testing.T) string {
 func freePorts(t *testing.T, n int) []int {
 	t.Helper()
 	ports := make([]int, n)
+	held := make([]net.Listener, n) // all at once, so that no port comes twice
 	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a moment
-		if err != nil {
+		var err error
+		if held[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // all at once, so that no port comes twice
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		ports[i] = held[i].Addr().(*net.TCPAddr).Port
+	}
+	for _, l := range held {
+		l.Close()
 	}
 	return ports
 }
