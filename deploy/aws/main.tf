@@ -363,7 +363,7 @@ resource "aws_appautoscaling_policy" "cpu" {
   }
 }
 
-# The load balancer. It repeats no request by itself.
+# The load balancer.
 
 resource "aws_lb" "ferry" {
   name               = var.name
