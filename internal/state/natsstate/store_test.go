@@ -2,6 +2,8 @@ package natsstate
 
 import (
 	"context"
+	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -65,4 +67,22 @@ func BenchmarkPut(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkCompareAndSet: many leases renewed at once, each by its holder.
+func BenchmarkCompareAndSet(b *testing.B) {
+	s := open(b, serve(b, b.TempDir()))
+	var holders atomic.Int64
+	b.SetParallelism(8)
+	b.RunParallel(func(pb *testing.PB) {
+		key := fmt.Sprint("lease/", holders.Add(1))
+		var rev uint64
+		var err error
+		for pb.Next() {
+			if rev, err = s.Put(b.Context(), key, []byte(`{"holder":"a"}`), rev); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }

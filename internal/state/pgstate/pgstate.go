@@ -100,7 +100,9 @@ func ParseURL(u config.URL) (Config, error) {
 	for _, f := range conn.Fallbacks {
 		hosts[fmt.Sprint(f.Host, f.Port)] = true
 	}
-	conn.ConnectTimeout = c.Timeout / time.Duration(len(hosts))
+	if conn.ConnectTimeout == 0 {
+		conn.ConnectTimeout = c.Timeout / time.Duration(len(hosts))
+	}
 	c.pool.PingTimeout = c.Timeout / 4
 	conn.RuntimeParams["application_name"] = "ferry"
 	// Nothing is prepared on a connection, so that a pooler may hand each transaction to another one.
@@ -291,7 +293,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, rev uint64) (
 	if value == nil {
 		value = []byte{}
 	}
-	query, args := s.putOver, []any{key, value, int64(rev)} //nolint:gosec // what the table cannot hold becomes negative, and matches nothing
+	query, args := s.putOver, []any{key, value, int64(rev)} // what the table cannot hold becomes negative, and matches nothing
 	switch rev {
 	case state.AnyRevision:
 		query, args = s.put, args[:2]
@@ -325,7 +327,7 @@ func (s *Store) Delete(ctx context.Context, key string, rev uint64) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	query, args := s.delOver, []any{key, int64(rev)} //nolint:gosec // as in Put
+	query, args := s.delOver, []any{key, int64(rev)}
 	if rev == state.AnyRevision {
 		query, args = s.del, args[:1]
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -310,6 +311,9 @@ func TestParseURL(t *testing.T) {
 	if c, err = ParseURL("postgres://u@h1:1,h2:2/db?sslmode=disable&timeout=6s"); err != nil || c.pool.ConnConfig.ConnectTimeout != 3*time.Second || c.pool.ConnConfig.ValidateConnect == nil {
 		t.Errorf("two hosts: %+v, %v", c, err)
 	}
+	if c, err = ParseURL("postgres://u@h/db?connect_timeout=7"); err != nil || c.pool.ConnConfig.ConnectTimeout != 7*time.Second {
+		t.Errorf("connect_timeout: %+v, %v", c, err)
+	}
 	for u, want := range map[string]string{
 		"mysql://h/db":                                            "want postgres://",
 		"postgres://u:s3cret%zz@h/db":                             "with % as %25",
@@ -374,4 +378,22 @@ func BenchmarkPut(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkCompareAndSet: many leases renewed at once, each by its holder.
+func BenchmarkCompareAndSet(b *testing.B) {
+	s := open(b, fresh(b))
+	var holders atomic.Int64
+	b.SetParallelism(8)
+	b.RunParallel(func(pb *testing.PB) {
+		key := fmt.Sprint("lease/", holders.Add(1))
+		var rev uint64
+		var err error
+		for pb.Next() {
+			if rev, err = s.Put(b.Context(), key, []byte(`{"holder":"a"}`), rev); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }

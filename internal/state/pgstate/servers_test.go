@@ -121,7 +121,7 @@ func (m *machine) start(program string, args ...string) (end func(syscall.Signal
 			m.t.Error(err)
 		}
 		if m.t.Failed() {
-			text, _ := os.ReadFile(log.Name()) //nolint:errcheck // for the eyes only
+			text, _ := os.ReadFile(log.Name())
 			m.t.Logf("%s said:\n%s", program, text)
 		}
 	}
@@ -310,7 +310,7 @@ pool_mode = transaction
 default_pool_size = 2
 max_client_conn = 200
 `, server.Host, server.Port, server.User, server.Database, port)
-	if err := os.WriteFile(file, []byte(settings), 0o644); err != nil { //nolint:gosec // another user reads it
+	if err := os.WriteFile(file, []byte(settings), 0o644); err != nil { // read by another user
 		t.Fatal(err)
 	}
 	m.start(bouncer, file)
