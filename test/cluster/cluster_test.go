@@ -222,7 +222,15 @@ func (b *bench) process(client *http.Client) (id string, err error) {
 }
 
 func (b *bench) push(client *http.Client, id string) error {
-	resp, err := client.Post(b.url+"/v1/pipelines/events/records", "application/json", strings.NewReader(`{"id":"`+id+`"}`))
+	req, err := http.NewRequest(http.MethodPost, b.url+"/v1/pipelines/events/records", strings.NewReader(`{"id":"`+id+`"}`))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	// nginx before 1.27.4 closes kept connections at a reload, also under a request that is just being sent. A client may
+	// send that again by itself only when it is told that it can be repeated, which ferry then sees to, on any instance.
+	req.Header.Set("Idempotency-Key", id)
+	resp, err := client.Do(req)
 	var got struct{ Published int }
 	if err := answer(resp, err, &got); err != nil {
 		return err

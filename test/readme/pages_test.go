@@ -18,7 +18,8 @@ var update = flag.Bool("update", false, "write the tables that are made from cod
 
 var pages = []string{
 	"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/architecture.md", "docs/configuration.md",
-	"docs/guarantees.md", "docs/invariants.md", "docs/operations.md", "docs/queues.md",
+	"docs/deployment.md", "docs/guarantees.md", "docs/invariants.md", "docs/operations.md", "docs/queues.md", "docs/scaling.md",
+	"docs/state.md",
 }
 
 // TestMetrics: the table of docs/operations.md is that of the registry.
