@@ -288,7 +288,15 @@ func (q *Queue) settle(ctx context.Context, send func(ctx context.Context) error
 		switch {
 		case err == nil, unknown && refused && api.ErrorCode == codeBatchDuplicate:
 			return nil
-		case unsent && !unknown, errors.Is(err, nats.ErrConnectionClosed):
+		case errors.Is(err, nats.ErrConnectionClosed):
+			return err
+		case unsent && !unknown && q.cfg.Replicas > 1 && time.Now().Before(limit) && errors.Is(q.mapError(ctx, "publish", err), queue.ErrUnavailable):
+			// Several servers are choosing which of them leads the topic.
+			if serr := retry.Sleep(ctx, settlePause); serr != nil {
+				return err
+			}
+			continue
+		case unsent && !unknown:
 			return err
 		case time.Now().After(limit) && try >= settleTries: // both: a process may have been frozen for longer than the time
 			return fmt.Errorf("outcome unknown: %w", err)

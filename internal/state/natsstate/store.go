@@ -3,6 +3,7 @@
 package natsstate
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -106,22 +107,43 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, rev uint64) (
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	var err error
+	unknown := false // whether an earlier try may have been written
+	for wait := time.Second; ; wait *= 2 {
+		once, cancelOnce := context.WithTimeout(ctx, wait)
+		got, err := s.put(once, key, value, rev)
+		cancelOnce()
+		if err == nil {
+			return got, nil
+		}
+		if failed := failure("write", key, err); errors.Is(failed, state.ErrConflict) && unknown {
+			// Perhaps it is our own: an answer was lost while a cluster changed who leads.
+			if e, gerr := s.Get(ctx, key); gerr == nil && bytes.Equal(e.Value, value) {
+				return e.Revision, nil
+			}
+			return 0, failed
+		}
+		if !passing(err) || ctx.Err() != nil {
+			return 0, failure("write", key, err)
+		}
+		unknown = unknown || !errors.Is(err, nats.ErrNoResponders)
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *Store) put(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
 	k := toBucket.Replace(key)
 	switch rev {
 	case state.AnyRevision:
-		rev, err = s.kv.Put(ctx, k, value)
+		return s.kv.Put(ctx, k, value)
 	case 0:
-		rev, err = s.kv.Create(ctx, k, value)
-	default:
-		// A deleted key has a revision in the bucket, its mark's, but none for us; so only a mark could match here,
-		// and nobody is ever told a mark's revision.
-		rev, err = s.kv.Update(ctx, k, value, rev)
+		return s.kv.Create(ctx, k, value)
 	}
-	if err != nil {
-		return 0, failure("write", key, err)
-	}
-	return rev, nil
+	// A deleted key has a revision in the bucket, its mark's, but none for us; so only a mark could match here, and nobody
+	// is ever told a mark's revision.
+	return s.kv.Update(ctx, k, value, rev)
 }
 
 // Delete implements state.Store.
@@ -203,10 +225,7 @@ func again[T any](ctx context.Context, ask func(context.Context) (T, error)) (T,
 		once, cancel := context.WithTimeout(ctx, wait)
 		answer, err := ask(once)
 		cancel()
-		var api *jetstream.APIError
-		passing := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
-			errors.As(err, &api) && api.Code == 503
-		if !passing || ctx.Err() != nil {
+		if !passing(err) || ctx.Err() != nil {
 			return answer, err
 		}
 		select {
@@ -214,6 +233,13 @@ func again[T any](ctx context.Context, ask func(context.Context) (T, error)) (T,
 		case <-ctx.Done():
 		}
 	}
+}
+
+// passing tells what another try may find gone.
+func passing(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.As(err, &api) && api.Code == 503
 }
 
 func failure(verb, key string, err error) error {
