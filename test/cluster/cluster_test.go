@@ -227,9 +227,9 @@ func (b *bench) push(client *http.Client, id string) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	// nginx before 1.27.4 closes kept connections at a reload, also under a request that is just being sent. A client may
-	// send that again by itself only when it is told that it can be repeated, which ferry then sees to, on any instance.
-	req.Header.Set("Idempotency-Key", id)
+	// nginx before 1.27.4 closes kept connections at a reload, also under a request that is just being sent, which a client
+	// may not send again by itself. So each push has a connection of its own.
+	req.Close = true
 	resp, err := client.Do(req)
 	var got struct{ Published int }
 	if err := answer(resp, err, &got); err != nil {
