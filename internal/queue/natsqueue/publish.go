@@ -272,16 +272,21 @@ func (g *group) batch(entries []*entry, n int) error {
 }
 
 // settle sends something until it is known whether it was written. Who loses the answer, as happens when a cluster gets
-// another leader, sends the same again under the same Nats-Msg-Id, which the server writes once (its duplicate window is
-// two minutes): so what was published is there once, although a request has no cursor that could tell.
+// another leader, sends the same again under the same Nats-Msg-Id, which the server writes once: so what was published is
+// there once, although a request has no cursor that could tell. Only time that this process has waited counts: one that
+// was frozen asks a cluster that hears of it only now, and may need seconds until somebody answers. What stays unknown is
+// permanent: under another id it could be there twice.
 func (q *Queue) settle(ctx context.Context, send func(ctx context.Context) error) error {
 	unknown := false // whether an earlier try may have been written
-	limit := time.Now().Add(3 * q.cfg.Timeout)
-	wait := time.Second
-	for try := 1; ; try++ {
-		once, cancel := context.WithTimeout(ctx, min(wait, q.cfg.Timeout))
+	begin, waited := time.Now(), time.Duration(0)
+	for wait := time.Second; ; {
+		most := min(wait, q.cfg.Timeout)
+		once, cancel := context.WithTimeout(ctx, most)
+		sent := time.Now()
 		err := send(once)
 		cancel()
+		waited += min(time.Since(sent), most)
+		over := waited >= 3*q.cfg.Timeout || ctx.Err() != nil
 		var api *jetstream.APIError
 		refused := errors.As(err, &api)
 		unsent := refused || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrReconnectBufExceeded)
@@ -290,29 +295,28 @@ func (q *Queue) settle(ctx context.Context, send func(ctx context.Context) error
 			return nil
 		case errors.Is(err, nats.ErrConnectionClosed):
 			return err
-		case unsent && !unknown && q.cfg.Replicas > 1 && time.Now().Before(limit) && errors.Is(q.mapError(ctx, "publish", err), queue.ErrUnavailable):
-			// Several servers are choosing which of them leads the topic.
-			if serr := retry.Sleep(ctx, settlePause); serr != nil {
+		case unsent && !unknown:
+			if over || q.cfg.Replicas < 2 || !errors.Is(q.mapError(ctx, "publish", err), queue.ErrUnavailable) {
 				return err
 			}
-			continue
-		case unsent && !unknown:
-			return err
-		case time.Now().After(limit) && try >= settleTries: // both: a process may have been frozen for longer than the time
-			return fmt.Errorf("outcome unknown: %w", err)
-		}
-		unknown = true
-		wait = min(2*wait, q.cfg.Timeout)
-		if unsent || errors.Is(err, errLost) {
-			if serr := retry.Sleep(ctx, settlePause); serr != nil { // it was heard of at once, so there was no wait yet
-				return fmt.Errorf("outcome unknown: %w", err)
+			// Several servers are choosing which of them leads the topic.
+		default:
+			unknown = true
+			wait = min(2*wait, q.cfg.Timeout)
+			if over || time.Since(begin) > settleWithin {
+				return retry.Permanent(fmt.Errorf("outcome unknown: %w", err))
 			}
+		}
+		if unsent || errors.Is(err, errLost) { // it was heard of at once, so there was no wait yet
+			waited += settlePause
+			_ = retry.Sleep(ctx, settlePause) // when the context ends the next try says so
 		}
 	}
 }
 
-// settleTries is how often something is sent at least before its outcome is left unknown.
-const settleTries = 5
+// settleWithin is how long after the first time something may be sent again: below the two minutes for which a server
+// remembers ids.
+const settleWithin = 100 * time.Second
 
 // settlePause is the wait before something is sent again that failed at once.
 const settlePause = 50 * time.Millisecond
