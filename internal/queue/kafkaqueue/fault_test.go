@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -305,4 +306,36 @@ func TestGivenUp(t *testing.T) {
 	if err != nil || len(open) != 0 {
 		t.Fatalf("open transactions %v, %v", open, err)
 	}
+}
+
+// TestNoted: a transaction is not ended before the client knows that it has one.
+func TestNoted(t *testing.T) {
+	m := &kgo.Record{Topic: "ferry.cursors", Partition: 2}
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		learns := leadersFunc(func(topic string, partition int32) int32 {
+			if topic != m.Topic || partition != m.Partition {
+				t.Errorf("asked for partition %d of %s", partition, topic)
+			}
+			if asked++; asked < 5 {
+				return -1
+			}
+			return 0
+		})
+		if err := noted(t.Context(), learns, m); err != nil || asked != 5 {
+			t.Errorf("%v after %d questions, want none after 5", err, asked)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		never := leadersFunc(func(string, int32) int32 { return -1 })
+		if err := noted(ctx, never, m); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a client that never learns of the partition: %v", err)
+		}
+	})
+}
+
+type leadersFunc func(topic string, partition int32) int32
+
+func (f leadersFunc) PartitionLeader(topic string, partition int32) (leader, epoch int32, err error) {
+	return f(topic, partition), 0, nil
 }

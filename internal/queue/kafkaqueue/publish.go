@@ -31,20 +31,25 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 	if ctx.Err() != nil {
 		return fmt.Errorf("publish to %s: nothing written: %w", name, context.Cause(ctx))
 	}
+	settled := make([]bool, len(batch)) // written, or never to be
+	for i := range failed {
+		settled[i] = true
+	}
 	single := false
 	for at := 0; at < len(batch); {
 		n := chunk(batch[at:])
 		if single {
 			n = 1
 		}
-		done, err := q.send(ctx, name, batch[at:at+n], func(i int) bool { return failed[at+i] != nil })
+		done, err := q.send(ctx, name, batch[at:at+n], settled[at:at+n])
 		switch {
 		case err == nil:
 			at += n
 		case !errors.Is(err, kerr.MessageTooLarge):
 			return queue.Partly(at+done, failed, err)
 		case !single:
-			// A broker that does not tell its limit refused a batch. One by one shows which record it is.
+			// A broker that does not tell its limit refused a batch. One by one shows which record it is. What came after
+			// that batch on its own may be written already.
 			single = true
 			at += done
 		default:
@@ -77,26 +82,32 @@ func weight(r *record.Record) int { return r.Size() + 512 }
 
 // outcome collects what the producer says of a call's records.
 type outcome struct {
-	mu    sync.Mutex
-	first int // index of the first record that was not confirmed
-	err   error
-	left  int
-	done  chan struct{}
+	mu      sync.Mutex
+	first   int // index of the first record that was not confirmed
+	err     error
+	settled []bool // by index; the caller's again once done is closed
+	left    int
+	done    chan struct{}
 }
 
 // back takes the producer's word on the i-th record, and tells whether it was the last that was waited for.
 func (o *outcome) back(i int, err error) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err != nil && i < o.first {
+	switch {
+	case i == len(o.settled): // nothing but that all were handed over
+	case err == nil:
+		o.settled[i] = true
+	case i < o.first:
 		o.first, o.err = i, err
 	}
 	o.left--
 	return o.left == 0
 }
 
-// send publishes records, those to skip left out, and returns how many before the first failure are durable.
-func (q *Queue) send(ctx context.Context, name string, batch []record.Record, skip func(int) bool) (int, error) {
+// send publishes the records that are not settled, and returns how many before the first failure are. What is confirmed it
+// marks as settled; the marks are the caller's to read only when it came back without an error or with the broker's own.
+func (q *Queue) send(ctx context.Context, name string, batch []record.Record, settled []bool) (int, error) {
 	need := 0
 	for i := range batch {
 		need += weight(&batch[i])
@@ -106,9 +117,9 @@ func (q *Queue) send(ctx context.Context, name string, batch []record.Record, sk
 		return 0, err
 	}
 	messages := encodeAll(make([]kgo.Record, 0, len(batch)), name, batch)
-	o := &outcome{first: len(batch), left: 1, done: make(chan struct{})}
+	o := &outcome{first: len(batch), settled: settled, left: 1, done: make(chan struct{})}
 	for i := range batch {
-		if !skip(i) {
+		if !settled[i] {
 			o.left++
 		}
 	}
@@ -119,7 +130,7 @@ func (q *Queue) send(ctx context.Context, name string, batch []record.Record, sk
 		}
 	}
 	for i := range messages {
-		if !skip(i) {
+		if !settled[i] {
 			// Not under the caller's context: taking back a record that is on its way would disturb the others'.
 			q.cl.Produce(q.ctx, &messages[i], func(_ *kgo.Record, err error) { back(i, err) })
 		}

@@ -288,6 +288,9 @@ func (w *writer) transact(ctx context.Context, b queue.Batch, s saved) error {
 	if err := produce(ctx, cl, messages); err != nil {
 		return err
 	}
+	if err := noted(ctx, cl, &messages[len(messages)-1]); err != nil {
+		return err
+	}
 	if w.q.cfg.beforeEnd != nil {
 		w.q.cfg.beforeEnd()
 	}
@@ -315,6 +318,27 @@ func produce(ctx context.Context, cl *kgo.Client, messages []kgo.Record) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// noted waits until the client has noted the partition of a message that was confirmed, which takes it microseconds, or
+// longer on a busy machine. franz-go (1.22.2) sends the first messages to a topic before it stores the topic's partitions.
+// When it is asked to end the transaction in between, it finds no partition in it, aborts it and says nil, as if it had
+// committed.
+func noted(ctx context.Context, cl leaders, m *kgo.Record) error {
+	for {
+		// In the meantime the partition may have lost its leader; then it waits for the next one.
+		if leader, _, _ := cl.PartitionLeader(m.Topic, m.Partition); leader >= 0 {
+			return nil
+		}
+		if err := retry.Sleep(ctx, 50*time.Microsecond); err != nil {
+			return fmt.Errorf("wait for partition %d of topic %s: %w", m.Partition, m.Topic, err)
+		}
+	}
+}
+
+// leaders is what noted asks of a client: a partition's leader, below 0 when there is none or the partition is not known.
+type leaders interface {
+	PartitionLeader(topic string, partition int32) (leader, epoch int32, err error)
 }
 
 // produceError is an error with the message that it came back for.
