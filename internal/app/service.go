@@ -59,10 +59,10 @@ func (a *App) hooks(p *pipe) pipeline.Hooks {
 func (a *App) runPipeline(ctx context.Context, p *pipe, info scheduler.Info) (scheduler.Outcome, error) {
 	ctx, end := a.tracing.Run(ctx, p.Name(), info.ID, info.Trigger)
 	p.metrics.RunStarted()
-	sum, err := p.Run(ctx, pipeline.Context{ID: info.ID, Traceparent: a.tracing.Traceparent(ctx)}, func(c pipeline.Counters) {
+	sum, err := p.Run(ctx, pipeline.Context{ID: info.ID, Traceparent: a.tracing.Traceparent(ctx)}, func(c pipeline.Counters, total int64) {
 		p.metrics.Progress()
 		p.metrics.CursorCurrent(time.Now())
-		info.Progress(scheduler.Progress{Counters: scheduler.Counters(c)})
+		info.Progress(scheduler.Progress{Counters: scheduler.Counters(c), TotalHint: total})
 	})
 	end(err)
 	if err == nil {

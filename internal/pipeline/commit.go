@@ -151,7 +151,7 @@ func (r *run) count(delta Counters) {
 	r.sum = r.sum.Add(delta)
 	r.counted(delta)
 	if r.progress != nil {
-		r.progress(r.sum)
+		r.progress(r.sum, r.total)
 	}
 }
 
@@ -177,6 +177,9 @@ func (r *run) pack(hold []*cargo, first int, s stretch) (b queue.Batch, delta Co
 			delta.Read += int64(c.part.Seen)
 			if c.part.PageEnd {
 				delta.Pages++
+				if c.part.Remaining > 0 {
+					r.total = r.sum.Read + delta.Read + c.part.Remaining
+				}
 			}
 			if c.part.Warning != "" && r.cfg.Hooks.Warned != nil {
 				r.cfg.Hooks.Warned(c.part.Warning)

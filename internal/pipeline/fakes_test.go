@@ -26,6 +26,7 @@ type pages struct {
 	bytes int        // of each part
 	fail  map[int]error
 	bad   map[string]error
+	says  bool // how many records come behind a part
 	reads int
 	mu    sync.Mutex
 }
@@ -56,7 +57,13 @@ func (p *pages) Read(ctx context.Context, from record.Cursor) iter.Seq2[record.P
 				start += len(part)
 				continue
 			}
-			yield(p.part(part[at-start:], at, i == len(p.parts)-1), nil)
+			next := p.part(part[at-start:], at, i == len(p.parts)-1)
+			for _, behind := range p.parts[i+1:] {
+				if p.says {
+					next.Remaining += int64(len(behind))
+				}
+			}
+			yield(next, nil)
 			return
 		}
 		yield(record.Part{After: func(int) record.Cursor { return from }, PageEnd: true, End: true}, nil)

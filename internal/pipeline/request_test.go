@@ -138,7 +138,7 @@ func TestSetCursorFencesARunUnderWay(t *testing.T) {
 	p := newPipeline(t, src, b)
 	moved := false
 	var setErr error
-	_, err := p.Run(t.Context(), who, func(pipeline.Counters) {
+	_, err := p.Run(t.Context(), who, func(pipeline.Counters, int64) {
 		if !moved {
 			moved = true
 			setErr = p.SetCursor(context.Background(), record.Cursor("7"))

@@ -16,8 +16,9 @@ import (
 // errWriterDone ends the reading when the committing has ended.
 var errWriterDone = errors.New("committing has ended")
 
-// Progress is what a run tells while it goes on. It is called after every commit and every page, from one goroutine.
-type Progress func(Counters)
+// Progress is what a run tells while it goes on: its counters, and how many records it will have read at its end as far as
+// the source says, 0 when it does not. It is called after every commit and every page, from one goroutine.
+type Progress func(c Counters, total int64)
 
 // Run reads from the saved cursor to the end of the source's data and commits everything on the way: the next page is
 // fetched while this one is transformed and committed. It returns what was counted, also beside an error; what was
@@ -59,7 +60,9 @@ type run struct {
 	progress Progress
 	buffer   *semaphore.Weighted // bytes of parts between reader and committer
 
-	sum Counters // owned by the committer
+	// Owned by the committer:
+	sum   Counters
+	total int64 // records at the end, as far as the source has said
 }
 
 func (r *run) walk(ctx context.Context) error {

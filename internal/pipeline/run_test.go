@@ -22,6 +22,25 @@ import (
 
 var who = pipeline.Context{ID: "run-1", Traceparent: "00-aa-bb-01"}
 
+// TestTotal: what the source says comes behind a page makes the total, together with what was read.
+func TestTotal(t *testing.T) {
+	src := &pages{parts: [][]string{{"a", "b"}, {"c", "d", "e"}, {"f"}}}
+	for _, src.says = range []bool{true, false} {
+		most := int64(0)
+		if _, err := newPipeline(t, src, newBroker()).Run(t.Context(), who, func(c pipeline.Counters, total int64) {
+			most = max(most, total)
+			if total != 0 && total != 6 {
+				t.Errorf("a total of %d after %d records, want 6", total, c.Read)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if (most == 6) != src.says {
+			t.Errorf("a total of %d; the source says it: %v", most, src.says)
+		}
+	}
+}
+
 func TestRunCarriesEverything(t *testing.T) {
 	src := &pages{
 		parts: [][]string{{"a", "drop1", "many3-b"}, {}, {"poison1", "c"}, {"keyless", "many0-x", "d"}},
@@ -29,7 +48,7 @@ func TestRunCarriesEverything(t *testing.T) {
 	}
 	b := newBroker()
 	var last pipeline.Counters
-	got, err := newPipeline(t, src, b).Run(t.Context(), who, func(c pipeline.Counters) { last = c })
+	got, err := newPipeline(t, src, b).Run(t.Context(), who, func(c pipeline.Counters, _ int64) { last = c })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,8 @@ type Part struct {
 	After func(n int) Cursor
 	// Bytes is the memory that the part holds on to.
 	Bytes int
+	// Remaining is how many records the source says come behind this part, 0 when it does not say. It is not exact.
+	Remaining int64
 	// PageEnd marks the last part of its page.
 	PageEnd bool
 	// End marks the last part of the last page: the source has no more for now, and the next run starts from

@@ -46,6 +46,8 @@ type page struct {
 	skipped  bool   // by its status: it was not looked into
 	records  int    // in it, seen ones and bad ones included
 	ids      digest // of the ids of its records
+
+	remaining int64 // how many records come behind it, as far as a total says
 }
 
 // hasEnvelope says whether an expression on the page makes sense.
@@ -275,7 +277,9 @@ func (s *Source) count(ctx context.Context, to, from *position, pg *page) (more 
 		n++
 		more = pg.records > 0 || pg.skipped
 		if total >= 0 {
-			more = n < int64(p.start)+total
+			pages := int64(p.start) + total - n
+			more = pages > 0
+			pg.remaining = min(max(0, pages), maxRemaining) * int64(pg.records) // the last page may be shorter
 		}
 	} else {
 		step := int64(pg.records)
@@ -288,6 +292,7 @@ func (s *Source) count(ctx context.Context, to, from *position, pg *page) (more 
 		more = step > 0
 		if total >= 0 {
 			more = n < int64(p.start)+total
+			pg.remaining = max(0, min(int64(p.start)+total-n, maxRemaining))
 			if more && step == 0 {
 				return false, failf(KindContent, "the page at offset %d has no records, although %s says that there are %d; leave total out if it is an estimate", n, p.total.src, total)
 			}
@@ -299,6 +304,9 @@ func (s *Source) count(ctx context.Context, to, from *position, pg *page) (more 
 	}
 	return true, empties(to)
 }
+
+// maxRemaining keeps what can only be nonsense from overflowing.
+const maxRemaining = 1 << 40
 
 // total reads how many there are, -1 when the page does not say.
 func (s *Source) total(ctx context.Context, pg *page) (int64, error) {

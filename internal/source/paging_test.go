@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"ferry/internal/config"
+	"ferry/internal/record"
 )
 
 // rows are the records that the servers of these tests page through.
@@ -461,4 +462,42 @@ func FuzzPaging(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRemaining: how many records come behind a page, where a total says it.
+func TestRemaining(t *testing.T) {
+	for name, c := range map[string]struct {
+		paginate config.Paginate
+		total    string
+		want     []int64
+	}{
+		"offset":             {config.Paginate{Offset: &config.OffsetPaging{Total: ".t"}}, "10", []int64{6, 2, 0}},
+		"offset from one":    {config.Paginate{Offset: &config.OffsetPaging{Start: 1, Total: ".t"}}, "10", []int64{6, 2, 0}},
+		"pages, about":       {config.Paginate{Page: &config.PagePaging{Total: ".t"}}, "3", []int64{8, 4, 0}},
+		"nobody says":        {config.Paginate{Page: &config.PagePaging{}}, "10", []int64{0, 0, 0, 0}},
+		"more than there is": {config.Paginate{Page: &config.PagePaging{Total: ".t"}}, "9223372036854775807", []int64{4 << 40, 4 << 40, 2 << 40}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls := 0
+			url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				at := 4 * calls
+				calls++
+				w.Header().Set("Content-Type", jsonType)
+				fmt.Fprintf(w, `{"t":%s,"r":%s}`, c.total, rows(min(at, 10), min(at+4, 10)))
+			})
+			s := open(t, config.Source{Base: url, Get: "/things", Records: ".r[]", Paginate: c.paginate}, Options{})
+			var cursor record.Cursor
+			for page, want := range c.want {
+				for part, err := range s.Read(t.Context(), cursor) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if part.Remaining != want {
+						t.Errorf("page %d: %d records come behind it, want %d", page, part.Remaining, want)
+					}
+					cursor = part.After(len(part.Records))
+				}
+			}
+		})
+	}
 }

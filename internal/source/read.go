@@ -311,6 +311,9 @@ func (r *reading) last(ctx context.Context, p *splitter, pg *page, end bool) err
 			next.Pages, part.End = 0, true
 		}
 	}
+	if !part.End {
+		part.Remaining = pg.remaining
+	}
 	part.Warning = join(part.Warning, warning)
 	c.next = next
 	return r.deliver(part, c)
