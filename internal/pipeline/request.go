@@ -146,7 +146,7 @@ func (p *Pipeline) publishTo(ctx context.Context, topic string, batch []record.R
 	return retry.Do(ctx, policy, func(ctx context.Context) error {
 		err := p.cfg.Queue.Publish(ctx, topic, batch)
 		var refused *queue.BatchError
-		if errors.Is(err, queue.ErrClosed) || errors.As(err, &refused) {
+		if errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrUnknown) || errors.As(err, &refused) {
 			return retry.Permanent(err)
 		}
 		return err

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,6 +53,10 @@ func TestProcess(t *testing.T) {
 			name: "a passing failure", data: []string{"a"}, ids: []string{"a"}, dead: []string{},
 			want:    pipeline.Counters{Pages: 1, Read: 1, Published: 1, RecordsOut: 1},
 			publish: failing(1, queue.ErrUnavailable),
+		},
+		{
+			name: "nobody knows whether it was written", data: []string{"a"}, err: queue.ErrUnknown, ids: []string{}, dead: []string{},
+			publish: failing(1, fmt.Errorf("publish: %w: %w", queue.ErrUnavailable, queue.ErrUnknown)),
 		},
 	}
 	for _, tt := range tests {

@@ -19,6 +19,9 @@ var (
 	ErrFull = errors.New("queue is full")
 	// ErrUnavailable: the broker cannot be reached or does not answer. It may clear by itself.
 	ErrUnavailable = errors.New("queue is unavailable")
+	// ErrUnknown: what was published may have been written or not, and the queue cannot find out. Publishing it again may
+	// write it twice.
+	ErrUnknown = errors.New("outcome unknown")
 )
 
 // A TooLargeError says that a record can never be taken.

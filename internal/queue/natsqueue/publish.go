@@ -275,7 +275,7 @@ func (g *group) batch(entries []*entry, n int) error {
 // another leader, sends the same again under the same Nats-Msg-Id, which the server writes once: so what was published is
 // there once, although a request has no cursor that could tell. Only time that this process has waited counts: one that
 // was frozen asks a cluster that hears of it only now, and may need seconds until somebody answers. What stays unknown is
-// permanent: under another id it could be there twice.
+// queue.ErrUnknown: under another id it could be there twice.
 func (q *Queue) settle(ctx context.Context, send func(ctx context.Context) error) error {
 	unknown := false // whether an earlier try may have been written
 	begin, waited := time.Now(), time.Duration(0)
@@ -304,7 +304,7 @@ func (q *Queue) settle(ctx context.Context, send func(ctx context.Context) error
 			unknown = true
 			wait = min(2*wait, q.cfg.Timeout)
 			if over || time.Since(begin) > settleWithin {
-				return retry.Permanent(fmt.Errorf("outcome unknown: %w", err))
+				return fmt.Errorf("%w: %w", queue.ErrUnknown, err)
 			}
 		}
 		if unsent || errors.Is(err, errLost) { // it was heard of at once, so there was no wait yet

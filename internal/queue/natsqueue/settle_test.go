@@ -35,12 +35,12 @@ func TestSettle(t *testing.T) {
 		try   func(context.Context) error
 	}
 	for name, tt := range map[string]struct {
-		replicas  int
-		steps     []step // the last goes on for ever
-		want      error  // nil: written
-		permanent bool
-		sent      int           // how often at least
-		within    time.Duration // since the start
+		replicas int
+		steps    []step // the last goes on for ever
+		want     error  // nil: written
+		unknown  bool
+		sent     int           // how often at least
+		within   time.Duration // since the start
 	}{
 		"at once":                         {3, []step{{1, says(nil)}}, nil, false, 1, 0},
 		"another leads after six seconds": {3, []step{{3, silent}, {1, says(nil)}}, nil, false, 4, 7 * time.Second},
@@ -78,12 +78,12 @@ func TestSettle(t *testing.T) {
 					left = max(0, left-1)
 					return tt.steps[at].try(ctx)
 				})
-				if !errors.Is(err, tt.want) || retry.IsPermanent(err) != tt.permanent {
-					t.Errorf("%v, permanent %v; want %v, permanent %v", err, retry.IsPermanent(err), tt.want, tt.permanent)
+				if !errors.Is(err, tt.want) || errors.Is(err, queue.ErrUnknown) != tt.unknown {
+					t.Errorf("%v, want %v; unknown: %v", err, tt.want, tt.unknown)
 				}
-				if mapped := q.mapError(t.Context(), "publish", err); retry.IsPermanent(mapped) != tt.permanent ||
-					errors.Is(tt.want, nats.ErrNoResponders) && !errors.Is(mapped, queue.ErrUnavailable) {
-					t.Errorf("callers get %v, permanent %v", mapped, retry.IsPermanent(mapped))
+				if mapped := q.mapError(t.Context(), "publish", err); retry.IsPermanent(mapped) || errors.Is(mapped, queue.ErrUnknown) != tt.unknown ||
+					tt.unknown && !errors.Is(mapped, queue.ErrUnavailable) {
+					t.Errorf("callers get %v", mapped)
 				}
 				if took := time.Since(begin); sent < tt.sent || took > tt.within {
 					t.Errorf("sent %d times in %s; want at least %d in at most %s", sent, took, tt.sent, tt.within)
