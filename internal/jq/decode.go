@@ -69,8 +69,8 @@ func (d *decoder) string() string {
 	return string(jsonscan.AppendUnescaped(make([]byte, 0, end-1-start), d.b[start:end-1]))
 }
 
-// number decodes an integer that fits to an int and anything else to a json.Number, which keeps its text. -0 is such,
-// since an int has no sign for its zero.
+// number decodes an integer that fits to an int and anything else to a json.Number, which keeps its text. Zero is such,
+// since an int has no sign for it: gojq negates the text 0 to -0.
 func (d *decoder) number() any {
 	start := d.i
 	i := start
@@ -85,7 +85,7 @@ func (d *decoder) number() any {
 			n = n*10 + int(d.b[i]-'0')
 		}
 	}
-	if i-digits <= 18 && !(negative && n == 0) && (i >= len(d.b) || d.b[i] != '.' && d.b[i]|0x20 != 'e') {
+	if i-digits <= 18 && n != 0 && (i >= len(d.b) || d.b[i] != '.' && d.b[i]|0x20 != 'e') {
 		d.i = i
 		if negative {
 			return -n
@@ -156,7 +156,7 @@ func (d *decoder) object() map[string]any {
 }
 
 // Decode decodes one JSON value into nil, bool, int, json.Number, string, []any and map[string]any. Integers of up to 18
-// digits are ints; every other number keeps its text. Errors are those of jsonscan.Valid.
+// digits are ints, but for 0; every other number keeps its text. Errors are those of jsonscan.Valid.
 func Decode(b []byte) (any, error) {
 	if err := jsonscan.Valid(b, jsonscan.MaxDepth); err != nil {
 		return nil, err

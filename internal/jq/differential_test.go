@@ -77,7 +77,7 @@ func (r reference) runOn(in []byte, ints bool) (results []string, failure string
 func withInts(v any) any {
 	switch v := v.(type) {
 	case json.Number:
-		if n, err := strconv.Atoi(v.String()); err == nil && strconv.Itoa(n) == v.String() {
+		if n, err := strconv.Atoi(v.String()); err == nil && strconv.Itoa(n) == v.String() && n != 0 {
 			return n
 		}
 	case []any:
