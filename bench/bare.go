@@ -25,6 +25,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"ferry/internal/config"
+	"ferry/internal/queue/servicebusqueue"
 	"ferry/internal/record"
 )
 
@@ -232,6 +234,9 @@ func bareServiceBus(ctx context.Context, u *url.URL, batch []record.Record) (fun
 	if given := u.Query().Get("connection_string"); given != "" {
 		text = given
 	}
+	if err := makeServiceBusQueue(ctx); err != nil {
+		return nil, nil, err
+	}
 	cl, err := azservicebus.NewClientFromConnectionString(text, nil)
 	if err != nil {
 		return nil, nil, err
@@ -265,4 +270,20 @@ func bareServiceBus(ctx context.Context, u *url.URL, batch []record.Record) (fun
 		}
 		return nil
 	}, func() { _ = s.Close(ctx); _ = cl.Close(ctx) }, nil
+}
+
+// makeServiceBusQueue lets ferry make the topic, by the same settings as for its own run.
+func makeServiceBusQueue(ctx context.Context) error {
+	c, err := servicebusqueue.ParseURL(config.URL(*target))
+	if err != nil {
+		return err
+	}
+	q, err := servicebusqueue.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := q.Publish(ctx, *folder, []record.Record{{ID: "first", Data: []byte("0")}}); err != nil {
+		return err
+	}
+	return q.Close(ctx)
 }

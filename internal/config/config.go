@@ -116,7 +116,7 @@ type Event struct {
 type Commit struct {
 	Records int      `yaml:"records" default:"5000" min:"1" doc:"Most records in one commit; the queue's own limit holds too."`
 	Bytes   Bytes    `yaml:"bytes" default:"8MiB" min:"64KiB" doc:"Most bytes in one commit; the queue's own limit holds too."`
-	Buffer  Bytes    `yaml:"buffer" default:"32MiB" min:"1MiB" doc:"Memory for records read but not committed yet. Reading waits when it is full."`
+	Buffer  Bytes    `yaml:"buffer" default:"16MiB" min:"1MiB" doc:"Memory for records read but not committed yet. Reading waits when it is full."`
 	Linger  Duration `yaml:"linger" default:"0s" max:"1m" doc:"Wait this long to fill a commit before it is written. 0s: write what is there."`
 }
 

@@ -41,7 +41,7 @@ type Config struct {
 
 	// CommitRecords and CommitBytes bound one commit beside the queue's own limits. Defaults 5000 and 8 MiB.
 	CommitRecords, CommitBytes int
-	// Buffer bounds the memory, in bytes, of parts read but not committed (invariant 7). Default 32 MiB.
+	// Buffer bounds the memory, in bytes, of parts read but not committed (invariant 7). Default 16 MiB.
 	Buffer int
 	// Linger is how long a commit that is not full waits for more records. Default 0: it does not.
 	Linger time.Duration
@@ -106,7 +106,7 @@ func New(cfg Config) (*Pipeline, error) {
 	}
 	setDefault(&cfg.CommitRecords, 5000)
 	setDefault(&cfg.CommitBytes, 8<<20)
-	setDefault(&cfg.Buffer, 32<<20)
+	setDefault(&cfg.Buffer, 16<<20)
 	setDefault(&cfg.CommitTimeout, 30*time.Second)
 	if cfg.Retry.Retries == 0 && cfg.Retry.Max == 0 {
 		cfg.Retry = retry.Policy{Retries: -1, Max: 5 * time.Second}

@@ -65,9 +65,13 @@ type run struct {
 	total int64 // records at the end, as far as the source has said
 }
 
+// ahead is how many parts may wait to be committed, so that a commit finds enough to be worth its round trips also where
+// pages are small. Their bytes are bounded by the buffer.
+const ahead = 64
+
 func (r *run) walk(ctx context.Context) error {
 	parts := make(chan record.Part, 1)
-	cargos := make(chan *cargo, 1)
+	cargos := make(chan *cargo, ahead)
 
 	// Reading and transforming end at once with ctx; committing goes on until what they handed over is durable.
 	reading, stopReading := context.WithCancelCause(ctx)
