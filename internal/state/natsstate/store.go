@@ -108,29 +108,21 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, rev uint64) (
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	unknown := false // whether an earlier try may have been written
-	for wait := time.Second; ; wait *= 2 {
-		once, cancelOnce := context.WithTimeout(ctx, wait)
+	written, err := again(ctx, func(once context.Context) (uint64, error) {
 		got, err := s.put(once, key, value, rev)
-		cancelOnce()
-		if err == nil {
-			return got, nil
-		}
-		if failed := failure("write", key, err); errors.Is(failed, state.ErrConflict) && unknown {
+		if unknown && errors.Is(failure("write", key, err), state.ErrConflict) {
 			// Perhaps it is our own: an answer was lost while a cluster changed who leads.
 			if e, gerr := s.Get(ctx, key); gerr == nil && bytes.Equal(e.Value, value) {
 				return e.Revision, nil
 			}
-			return 0, failed
-		}
-		if !passing(err) || ctx.Err() != nil {
-			return 0, failure("write", key, err)
 		}
 		unknown = unknown || !errors.Is(err, nats.ErrNoResponders)
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-		}
+		return got, err
+	})
+	if err != nil {
+		return 0, failure("write", key, err)
 	}
+	return written, nil
 }
 
 func (s *Store) put(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
@@ -219,7 +211,7 @@ func (s *Store) list(ctx context.Context, prefix, filter string) ([]state.Entry,
 }
 
 // again asks once more what was not answered, as long as the context lasts: while a cluster chooses who leads, a question
-// may find nobody. It is for questions alone, which change nothing.
+// may find nobody. Who asks for a change has to bear that an earlier try has made it.
 func again[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
 	for wait := time.Second; ; wait *= 2 {
 		once, cancel := context.WithTimeout(ctx, wait)

@@ -2,8 +2,6 @@ package natsstate
 
 import (
 	"context"
-	"fmt"
-	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -60,29 +58,4 @@ func TestKeptOverRestart(t *testing.T) {
 	}
 }
 
-func BenchmarkPut(b *testing.B) {
-	st := open(b, serve(b, b.TempDir()))
-	for b.Loop() {
-		if _, err := st.Put(b.Context(), "lease/x", []byte(`{"holder":"a"}`), state.AnyRevision); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkCompareAndSet: many leases renewed at once, each by its holder.
-func BenchmarkCompareAndSet(b *testing.B) {
-	s := open(b, serve(b, b.TempDir()))
-	var holders atomic.Int64
-	b.SetParallelism(8)
-	b.RunParallel(func(pb *testing.PB) {
-		key := fmt.Sprint("lease/", holders.Add(1))
-		var rev uint64
-		var err error
-		for pb.Next() {
-			if rev, err = s.Put(b.Context(), key, []byte(`{"holder":"a"}`), rev); err != nil {
-				b.Error(err)
-				return
-			}
-		}
-	})
-}
+func BenchmarkStore(b *testing.B) { statetest.Bench(b, open(b, serve(b, b.TempDir()))) }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -371,29 +370,4 @@ func FuzzParseURL(f *testing.F) {
 	})
 }
 
-func BenchmarkPut(b *testing.B) {
-	s := open(b, fresh(b))
-	for b.Loop() {
-		if _, err := s.Put(b.Context(), "lease/x", []byte(`{"holder":"a"}`), state.AnyRevision); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkCompareAndSet: many leases renewed at once, each by its holder.
-func BenchmarkCompareAndSet(b *testing.B) {
-	s := open(b, fresh(b))
-	var holders atomic.Int64
-	b.SetParallelism(8)
-	b.RunParallel(func(pb *testing.PB) {
-		key := fmt.Sprint("lease/", holders.Add(1))
-		var rev uint64
-		var err error
-		for pb.Next() {
-			if rev, err = s.Put(b.Context(), key, []byte(`{"holder":"a"}`), rev); err != nil {
-				b.Error(err)
-				return
-			}
-		}
-	})
-}
+func BenchmarkStore(b *testing.B) { statetest.Bench(b, open(b, fresh(b))) }

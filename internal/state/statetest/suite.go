@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -407,4 +408,31 @@ func cancelled(s *suite) {
 	s.wantErr(err, context.Canceled, "list")
 	s.wantErr(st.Delete(ctx, k, r), context.Canceled, "delete")
 	s.want(st, k, "one", r)
+}
+
+// Bench measures a store that is open: one key written over and over, and many leases renewed at once, each by its holder.
+func Bench(b *testing.B, s state.Store) {
+	value := []byte(`{"holder":"a"}`)
+	b.Run("put", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := s.Put(b.Context(), "lease/x", value, state.AnyRevision); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	var holders atomic.Int64 // over all rounds, since the store stays
+	b.Run("compare and set", func(b *testing.B) {
+		b.SetParallelism(8)
+		b.RunParallel(func(pb *testing.PB) {
+			key := fmt.Sprint("lease/", holders.Add(1))
+			var rev uint64
+			var err error
+			for pb.Next() {
+				if rev, err = s.Put(b.Context(), key, value, rev); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	})
 }
