@@ -40,7 +40,7 @@ func publishBare() error {
 	if err != nil {
 		return err
 	}
-	batch, err := readyMade(bareCommit)
+	batch, err := readyMade(bareCommit, *whole)
 	if err != nil {
 		return err
 	}

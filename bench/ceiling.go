@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/signal"
 	"strconv"
@@ -106,7 +107,7 @@ func publishReadyMade() error {
 	if err != nil {
 		return err
 	}
-	batch, err := readyMade(1000)
+	batch, err := readyMade(1000, false)
 	if err != nil {
 		return err
 	}
@@ -126,23 +127,30 @@ func publishReadyMade() error {
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{"seconds": took.Seconds()})
 }
 
-// readyMade makes n records as `ferry run` of the benchmarks makes them.
-func readyMade(n int) ([]record.Record, error) {
-	api := mockapi.New(mockapi.Options{Seed: 1})
+// readyMade makes n records as `ferry run` of the benchmarks makes them: projected, or as the simulated API gives them.
+func readyMade(n int, whole bool) ([]record.Record, error) {
+	answer := httptest.NewRecorder()
+	mockapi.New(mockapi.Options{Seed: 1}).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, fmt.Sprintf("/none/orders?count=%d&pad=870&gzip=0", n), nil))
+	var all []json.RawMessage
+	if err := json.Unmarshal(answer.Body.Bytes(), &all); err != nil {
+		return nil, fmt.Errorf("read the simulated API's orders: %w", err)
+	}
 	batch := make([]record.Record, n)
-	for i := range batch {
-		var o struct {
-			ID       json.RawMessage
-			Status   string
-			Customer struct{ Email string }
-			Currency string
-		}
-		if err := json.Unmarshal(api.Record("orders", i), &o); err != nil {
-			return nil, err
-		}
-		data, err := json.Marshal(map[string]any{"id": o.ID, "status": o.Status, "customer": o.Customer.Email, "currency": o.Currency})
-		if err != nil {
-			return nil, err
+	for i, data := range all {
+		if !whole {
+			var o struct {
+				ID       json.RawMessage
+				Status   string
+				Customer struct{ Email string }
+				Currency string
+			}
+			if err := json.Unmarshal(data, &o); err != nil {
+				return nil, err
+			}
+			var err error
+			if data, err = json.Marshal(map[string]any{"id": o.ID, "status": o.Status, "customer": o.Customer.Email, "currency": o.Currency}); err != nil {
+				return nil, err
+			}
 		}
 		batch[i] = record.Record{
 			ID: record.ID("orders", strconv.Itoa(i), nil), Key: strconv.Itoa(i), Data: data,

@@ -27,6 +27,7 @@ var (
 	serve   = flag.String("serve", "", "internal: be one of the ceilings")
 	target  = flag.String("target", "", "internal: what the ceiling talks to")
 	folder  = flag.String("folder", "", "internal: where the ceiling stores")
+	whole   = flag.Bool("whole", false, "internal: records as the simulated API gives them")
 	only    = flag.String("queue", "", "in `queues`, this one alone: kafka, redis, rabbitmq, nats, sqs, servicebus")
 )
 

@@ -49,8 +49,8 @@ func equalityOf(q *gojq.Query) ([]jsonscan.Step, equality, bool) {
 // holds says whether the comparison is true of the record.
 func (p *piece) holds(s *scratch, in []byte) bool {
 	raw := null
-	if at := s.spans[p.slot]; at.end > 0 {
-		raw = in[at.start:at.end]
+	if at := s.spans[p.slot]; at.End > 0 {
+		raw = in[at.Start:at.End]
 	}
 	e := &p.equal
 	same := jsonscan.KindOf(raw[0]) == e.kind

@@ -169,7 +169,7 @@ var null = []byte("null")
 type scratch struct {
 	dec   decoder
 	enc   encoder
-	spans []span
+	spans []jsonscan.Span
 	vars  []any
 }
 

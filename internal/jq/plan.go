@@ -18,8 +18,7 @@ import (
 // plan never has to be able to do everything, only to be right where it does not give up. It gives up at every error, so
 // that errors, too, are gojq's own.
 type plan struct {
-	wanted  want
-	slots   int
+	finder  *jsonscan.Finder
 	filters []piece // conditions of select(…) that the record must pass first
 	root    piece
 }
@@ -47,6 +46,9 @@ const (
 	codePiece
 )
 
+// errFallback: the plan does not fit this record; the whole program shall run.
+var errFallback = errors.New("the plan does not fit")
+
 // variable is the beginning of the names that rewritten programs use.
 const variable = "$ferry_slot"
 
@@ -56,7 +58,7 @@ func newPlan(src string, q *gojq.Query) *plan {
 		return nil
 	}
 	b := &planner{}
-	p := &plan{wanted: want{slot: -1}}
+	p := &plan{}
 	for q.Op == gojq.OpPipe && len(q.Patterns) == 0 && len(q.FuncDefs) == 0 {
 		condition, ok := selectOf(q.Left)
 		if !ok {
@@ -73,14 +75,14 @@ func newPlan(src string, q *gojq.Query) *plan {
 	if b.failed {
 		return nil
 	}
-	p.slots = len(b.paths)
 	for slot, path := range b.paths {
 		if len(path) == 0 && p.decodes(slot) {
 			return nil // the whole record is decoded anyway
 		}
-		if !p.wanted.add(path, slot) {
-			return nil
-		}
+	}
+	var ok bool
+	if p.finder, ok = jsonscan.NewFinder(b.paths...); !ok {
+		return nil
 	}
 	return p
 }
@@ -278,9 +280,11 @@ func join(a, b []jsonscan.Step) []jsonscan.Step { return slices.Concat(a, b) }
 // run gives the results on in to out. Its errors are those of jsonscan, of the bounds and of the context, or
 // errFallback; with the latter, out may hold something already.
 func (p *plan) run(ctx context.Context, s *scratch, in []byte, out *output) error {
-	s.spans = slices.Grow(s.spans[:0], p.slots)[:p.slots]
-	clear(s.spans)
-	end, err := p.wanted.resolve(in, jsonscan.SkipSpace(in, 0), jsonscan.MaxDepth, s.spans)
+	s.spans = slices.Grow(s.spans[:0], p.finder.Len())[:p.finder.Len()]
+	end, err := p.finder.Find(in, 0, jsonscan.MaxDepth, s.spans)
+	if errors.Is(err, jsonscan.ErrUnfit) {
+		return errFallback
+	}
 	if err != nil {
 		return err
 	}
@@ -316,10 +320,10 @@ func (p *piece) append(ctx context.Context, s *scratch, in, dst []byte) (_ []byt
 	switch p.kind {
 	case spanPiece:
 		at := s.spans[p.slot]
-		if at.end == 0 {
+		if at.End == 0 {
 			return append(dst, null...), nil
 		}
-		return s.enc.canonical(dst, in[at.start:at.end]), nil
+		return s.enc.canonical(dst, in[at.Start:at.End]), nil
 	case constPiece:
 		return append(dst, p.text...), nil
 	case equalPiece:
@@ -378,12 +382,12 @@ func (p *piece) run(ctx context.Context, s *scratch, in []byte, yield func(any) 
 	size := 0
 	for _, slot := range p.vars {
 		at := s.spans[slot]
-		if at.end == 0 {
+		if at.End == 0 {
 			s.vars = append(s.vars, nil)
 			continue
 		}
-		size += at.end - at.start
-		s.vars = append(s.vars, s.dec.decode(in[at.start:at.end]))
+		size += at.End - at.Start
+		s.vars = append(s.vars, s.dec.decode(in[at.Start:at.End]))
 	}
 	err := p.code.run(ctx, nil, size, yield, s.vars...)
 	clear(s.vars)

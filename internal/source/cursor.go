@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,11 +80,14 @@ func (s *shortIDs) UnmarshalText(text []byte) error {
 
 // shortID is the beginning of an id: enough to know a record again among thousands (one wrong in 10^15 pages).
 func shortID(id string) uint64 {
-	n, err := strconv.ParseUint(id[:min(16, len(id))], 16, 64)
-	if err != nil { // not an id of package record's
+	var first [8]byte
+	if len(id) < 2*len(first) {
+		return 0 // not an id of package record's
+	}
+	if _, err := hex.Decode(first[:], []byte(id[:2*len(first)])); err != nil {
 		return 0
 	}
-	return n
+	return binary.BigEndian.Uint64(first[:])
 }
 
 // digest runs over ids in their order. Ids are evenly spread already, so that little mixing is enough.

@@ -225,9 +225,8 @@ func (r *reading) part(ctx context.Context, p *splitter) (record.Part, *partCurs
 	size := 0
 	target := r.covered
 	for _, sp := range p.spans {
-		data, odd := p.at(sp)
-		size += len(data)
-		rec := s.identify(ctx, data, odd)
+		rec := s.identify(ctx, p.at(sp))
+		size += len(rec.Data)
 		known := r.index < r.elements // counted already, with a part that this call handed over
 		r.index++
 		r.ids = r.ids.add(rec.short)

@@ -65,16 +65,17 @@ type identified struct {
 // identify gives a record its key and id (invariant 3). The id comes from the key and the incremental field's value where
 // both are there, from key and content where only the key is, and from the content alone where no key is configured. The
 // content is the record's bytes as they were sent, white space included.
-func (s *Source) identify(ctx context.Context, data []byte, odd *oddity) (r identified) {
+func (s *Source) identify(ctx context.Context, in elem) (r identified) {
+	data := in.data
 	r.Data = data
-	if odd != nil {
-		r.bad = odd.reason
-		r.ID = record.ID(s.pipeline, "", odd.version)
+	if in.odd != nil {
+		r.bad = in.odd.reason
+		r.ID = record.ID(s.pipeline, "", in.odd.version)
 		r.short = shortID(r.ID)
 		return r
 	}
 	if s.key != nil {
-		if r.Key, r.bad = s.keyOf(ctx, data); r.bad != nil {
+		if r.Key, r.bad = s.keyOf(ctx, &in); r.bad != nil {
 			r.ID = record.ID(s.pipeline, "", data)
 			r.short = shortID(r.ID)
 			return r
@@ -84,7 +85,7 @@ func (s *Source) identify(ctx context.Context, data []byte, odd *oddity) (r iden
 	if s.inc != nil {
 		// A record without the field, or with what is no value there, cannot be put in order: it is delivered, with
 		// its content as version, and moves no mark.
-		if raw, found, err := s.inc.field.one(ctx, data); err == nil && found {
+		if raw, found, err := s.pick(ctx, s.inc.field, s.fieldSlot, &in); err == nil && found {
 			if r.at, r.ok = s.inc.decode(raw); r.ok {
 				r.raw = raw
 				if s.key != nil {
@@ -98,8 +99,17 @@ func (s *Source) identify(ctx context.Context, data []byte, odd *oddity) (r iden
 	return r
 }
 
-func (s *Source) keyOf(ctx context.Context, data []byte) (string, error) {
-	raw, found, err := s.key.one(ctx, data)
+// pick is what x gives of a record, which the splitter has noted at the slot if it could.
+func (s *Source) pick(ctx context.Context, x *expression, slot int, in *elem) (value []byte, found bool, err error) {
+	if in.sought == nil || slot < 0 {
+		return x.one(ctx, in.data)
+	}
+	at := in.sought[slot]
+	return in.buf[at.Start:at.End], at.End > 0, nil
+}
+
+func (s *Source) keyOf(ctx context.Context, in *elem) (string, error) {
+	raw, found, err := s.pick(ctx, s.key, s.keySlot, in)
 	if err != nil {
 		return "", fmt.Errorf("key %s: %w", s.key.src, err)
 	}
@@ -131,8 +141,7 @@ func (p *splitter) whole(ctx context.Context) record.Part {
 		End:     true,
 	}
 	for _, sp := range p.spans {
-		data, odd := p.at(sp)
-		r := p.s.identify(ctx, data, odd)
+		r := p.s.identify(ctx, p.at(sp))
 		part.Records = append(part.Records, r.Record)
 		if r.bad != nil {
 			addBad(&part, r.bad)

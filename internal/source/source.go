@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 
 	"ferry/internal/config"
 	"ferry/internal/jq"
+	"ferry/internal/jsonscan"
 	"ferry/internal/record"
 	"ferry/internal/retry"
 )
@@ -61,15 +63,17 @@ type Source struct {
 	limiter  *limiter
 	policy   retry.Policy
 
-	records finder
-	key     *expression // nil: the content is the key
-	stop    *expression
-	paging  paging
-	inc     *incremental
-	whole   string // the key whose expression needs to see whole pages, or ""
-	keep    bool   // something looks at what lies beside the records
-	guesses []jq.Path
-	hints   []jq.Path
+	records            finder
+	key                *expression // nil: the content is the key
+	stop               *expression
+	paging             paging
+	inc                *incremental
+	finder             *jsonscan.Finder // of key and incremental.field while records are split; nil when neither is a path
+	keySlot, fieldSlot int              // of them in finder, -1 for what it does not look for
+	whole              string           // the key whose expression needs to see whole pages, or ""
+	keep               bool             // something looks at what lies beside the records
+	guesses            []jq.Path
+	hints              []jq.Path
 
 	unpackers sync.Pool    // of *gzip.Reader
 	lastSize  atomic.Int64 // of a page, for the size of the next one's buffer
@@ -186,6 +190,7 @@ func (s *Source) compile() (err error) {
 			return err
 		}
 	}
+	s.seekWhileSplitting()
 	for _, p := range s.places() {
 		if p.in == "body" && s.template.method != http.MethodPost {
 			return fmt.Errorf("body.%s: only a post has a body", p.name)
@@ -210,6 +215,33 @@ func (s *Source) compile() (err error) {
 		s.guesses, s.hints = mustPaths(guesses), mustPaths(hints)
 	}
 	return nil
+}
+
+// seekWhileSplitting lets the splitter look for what every record is asked for, so that it is read once.
+func (s *Source) seekWhileSplitting() {
+	s.keySlot, s.fieldSlot = -1, -1
+	var paths [][]jsonscan.Step
+	slot := func(x *expression) int {
+		if x.program != nil {
+			return -1
+		}
+		for i, path := range paths {
+			if slices.Equal(path, x.path.Steps()) {
+				return i
+			}
+		}
+		paths = append(paths, x.path.Steps())
+		return len(paths) - 1
+	}
+	if s.key != nil {
+		s.keySlot = slot(s.key)
+	}
+	if s.inc != nil {
+		s.fieldSlot = slot(s.inc.field)
+	}
+	if f, ok := jsonscan.NewFinder(paths...); ok && len(paths) > 0 {
+		s.finder = f
+	}
 }
 
 // places are where values go.

@@ -21,6 +21,7 @@ type splitter struct {
 	single bool // one request: the body is here as a whole, and what lies beside the records does not matter
 	pushed bool // the body was sent to ferry: records: does not apply
 
+	places   [2]jsonscan.Span // of the record that is being read
 	odd      []oddity
 	count    int    // records found
 	envelope []byte // the page without its records
@@ -35,24 +36,41 @@ type oddity struct {
 	reason  error
 }
 
-// at gives a span's bytes; odd is not nil when it is an oddity.
-func (p *splitter) at(sp span) (data []byte, odd *oddity) {
+// elem is a record as it was split from its body.
+type elem struct {
+	data   []byte
+	odd    *oddity         // when it is one
+	buf    []byte          // the window's, in which sought lies
+	sought []jsonscan.Span // places of key and incremental field, by slot; nil when they are not known
+}
+
+// at gives the record of a span.
+func (p *splitter) at(sp span) elem {
 	if sp.start < 0 {
-		odd = &p.odd[sp.end]
-		return odd.data, odd
+		odd := &p.odd[sp.end]
+		return elem{data: odd.data, odd: odd}
 	}
-	return p.buf[sp.start:sp.end:sp.end], nil
+	r := elem{data: p.buf[sp.start:sp.end:sp.end]}
+	if sp.found >= 0 {
+		r.buf, r.sought = p.buf, p.sought[sp.found:]
+	}
+	return r
 }
 
 // reset forgets the spans, which have been handed over.
 func (p *splitter) reset() {
 	p.shared = p.shared || p.inside
-	p.spans, p.odd, p.inside = p.spans[:0], nil, false
+	p.spans, p.sought, p.odd, p.inside = p.spans[:0], p.sought[:0], nil, false
 }
 
-// add takes the value that ends at end as a record and goes behind it.
-func (p *splitter) add(end int) error {
-	p.spans = append(p.spans, span{p.pos, end})
+// add takes the value that ends at end as a record and goes behind it. sought are its places, nil when they are not known.
+func (p *splitter) add(end int, sought []jsonscan.Span) error {
+	found := -1
+	if sought != nil {
+		found = len(p.sought)
+		p.sought = append(p.sought, sought...)
+	}
+	p.spans = append(p.spans, span{p.pos, end, found})
 	p.inside = true
 	p.pos = end
 	return p.added()
@@ -84,7 +102,7 @@ func (p *splitter) addOdd(reason error, skip func() error) error {
 		return err
 	}
 	head = bytes.TrimRight(head[:min(int64(len(head)), p.passed)], "\r\n")
-	p.spans = append(p.spans, span{-1, len(p.odd)})
+	p.spans = append(p.spans, span{-1, len(p.odd), -1})
 	p.odd = append(p.odd, oddity{jsonscan.AppendQuote(nil, string(head)), version, reason})
 	return p.added()
 }
@@ -293,7 +311,7 @@ func (p *splitter) run(ctx context.Context) error {
 	}
 	p.buf, p.pos = out, 0
 	for _, end := range ends {
-		if err := p.add(end); err != nil {
+		if err := p.add(end, nil); err != nil {
 			return err
 		}
 	}
@@ -459,19 +477,40 @@ func (p *splitter) elements() error {
 // element takes the value at pos as a record. One that is too large or too deep is an oddity, and does not stop the rest.
 func (p *splitter) element() error {
 	limits := &p.s.cfg.Limits
-	end, err := p.value(int64(limits.Record), limits.Depth)
+	end, sought, err := p.record(int64(limits.Record), limits.Depth)
 	switch {
 	case err == nil:
 		if p.ndjson && end < len(p.buf) && p.buf[end] > ' ' && !isContainer(p.buf[p.pos]) {
 			return &jsonscan.SyntaxError{Offset: end, Msg: "something follows the value in its line"}
 		}
-		return p.add(end)
+		return p.add(end, sought)
 	case errors.Is(err, errTooLarge):
 		return p.addOdd(fmt.Errorf("the record is larger than limits.record (%d bytes)", limits.Record), p.pass)
 	case errors.Is(err, jsonscan.ErrDepth):
 		return p.addOdd(fmt.Errorf("the record is nested deeper than limits.depth (%d)", limits.Depth), p.pass)
 	}
 	return err
+}
+
+// record is value for a record: it notes on the way where key and incremental field are.
+func (p *splitter) record(limit int64, depth int) (end int, sought []jsonscan.Span, err error) {
+	finder := p.s.finder
+	if finder == nil {
+		end, err = p.value(limit, depth)
+		return end, nil, err
+	}
+	sought = p.places[:finder.Len()]
+	end, err = p.seek(limit, depth, func(b []byte, i, depth int) (int, error) {
+		if sought != nil {
+			end, err := finder.Find(b, i, depth, sought)
+			if !errors.Is(err, jsonscan.ErrUnfit) {
+				return end, err
+			}
+			sought = nil
+		}
+		return jsonscan.Skip(b, i, depth)
+	})
+	return end, sought, err
 }
 
 func isContainer(c byte) bool { return c == '{' || c == '[' }

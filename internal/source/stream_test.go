@@ -108,8 +108,8 @@ func TestPiecesDoNotMatter(t *testing.T) {
 			}
 			var got []string
 			for _, sp := range p.spans {
-				b, odd := p.at(sp)
-				got = append(got, fmt.Sprint(string(b), odd == nil, p.s.identify(t.Context(), b, odd).ID))
+				r := p.at(sp)
+				got = append(got, fmt.Sprint(string(r.data), r.odd == nil, p.s.identify(t.Context(), r).ID))
 			}
 			got = append(got, string(p.envelope))
 			if want == nil {
@@ -366,11 +366,9 @@ func FuzzLines(f *testing.F) {
 				t.Fatalf("%v is no *Error", err)
 			}
 			for _, sp := range p.spans {
-				b, odd := p.at(sp)
-				if odd == nil {
-					records = append(records, b)
-				} else {
-					records = append(records, b, odd.version)
+				r := p.at(sp)
+				if records = append(records, r.data); r.odd != nil {
+					records = append(records, r.odd.version)
 				}
 			}
 			return records, ""

@@ -18,8 +18,9 @@ const (
 // errShort: the body ends where more was needed.
 var errShort = errors.New("the body ends in the middle of its JSON")
 
-// span is a record within the window; start < 0 means oddities[end] of the splitter.
-type span struct{ start, end int }
+// span is a record within the window; start < 0 means oddities[end] of the splitter. The places of key and incremental
+// field in it begin at sought[found], unless found < 0.
+type span struct{ start, end, found int }
 
 // window is the stretch of a body that is in memory. Records that have been found stay in it until they are handed over
 // as a part; then the part owns the buffer, and the window goes on in a new one.
@@ -31,7 +32,8 @@ type window struct {
 	eof    bool
 	shared bool   // a part that was handed over lies in buf
 	spans  []span // records found and not handed over
-	inside bool   // some of them lie in buf
+	sought []jsonscan.Span
+	inside bool // some of them lie in buf
 	hand   func() error
 	read   func(err error) error // explains an error of src
 	passed int64                 // bytes that were passed over
@@ -175,8 +177,13 @@ var errTooLarge = errors.New("too large")
 // value gets the value at pos, which begins there, into the window as a whole and returns its end. Errors beside those
 // of reading: errTooLarge, errShort, jsonscan.ErrDepth, *jsonscan.SyntaxError.
 func (w *window) value(limit int64, depth int) (end int, err error) {
+	return w.seek(limit, depth, jsonscan.Skip)
+}
+
+// seek is value by a function that goes over the value as jsonscan.Skip does.
+func (w *window) seek(limit int64, depth int, over func(b []byte, i, depth int) (int, error)) (end int, err error) {
 	for {
-		end, err := jsonscan.Skip(w.buf, w.pos, depth)
+		end, err := over(w.buf, w.pos, depth)
 		switch {
 		case err == nil && end-w.pos > int(min(limit, 1<<40)):
 			return 0, errTooLarge

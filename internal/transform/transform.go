@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"ferry/internal/config"
@@ -38,22 +39,30 @@ type Transform struct {
 	buffers sync.Pool // of *buffer
 }
 
-// buffer takes the results of a map before their size is known.
+// buffer is memory for the results of maps. Results stay where they were written, each in a stretch of its own, so that
+// a thousand of them cost a few pieces of memory, which live as long as one of their results.
 type buffer struct {
-	data []byte
+	free []byte // of length 0; its capacity is what no result has
 	ends []int
 }
 
+// pieceBytes is how much memory a buffer takes at once. Larger results get their own.
+const pieceBytes = 16 << 10
+
 func (t *Transform) buffer() *buffer {
-	if b, ok := t.buffers.Get().(*buffer); ok {
-		return b
+	b, ok := t.buffers.Get().(*buffer)
+	if !ok {
+		b = new(buffer)
 	}
-	return new(buffer)
+	if cap(b.free) < pieceBytes/8 {
+		b.free = make([]byte, 0, pieceBytes)
+	}
+	return b
 }
 
 // release gives a buffer back unless it is uncommonly large.
 func (t *Transform) release(b *buffer) {
-	if cap(b.data) <= 1<<20 {
+	if cap(b.free) <= 1<<20 {
 		t.buffers.Put(b)
 	}
 }
@@ -210,19 +219,20 @@ func (w *walk) from(i int, r record.Record) error {
 func (w *walk) mapped(i int, program *jq.Program, r *record.Record) (done bool, err error) {
 	b := w.t.buffer()
 	defer w.t.release(b)
-	if b.data, b.ends, err = program.Append(w.ctx, b.data[:0], b.ends[:0], r.Data); err != nil {
+	data, ends, err := program.Append(w.ctx, b.free, b.ends[:0], r.Data)
+	if err != nil {
 		return false, w.failed(StageMap, i, err)
 	}
-	if w.size += len(b.data); w.size > jq.MaxOutput {
+	b.free, b.ends = data[len(data):], ends
+	if w.size += len(data); w.size > jq.MaxOutput {
 		return false, &Error{Stage: StageMap, Step: i, Err: jq.ErrTooLarge}
 	}
-	data := bytes.Clone(b.data)
-	if len(b.ends) == 1 {
-		r.Data = data
+	if len(ends) == 1 {
+		r.Data = slices.Clip(data)
 		return false, nil
 	}
 	id, start := r.ID, 0
-	for k, end := range b.ends {
+	for k, end := range ends {
 		r.ID, r.Data = record.SubID(id, k), data[start:end:end]
 		if err := w.from(i+1, *r); err != nil {
 			return true, err

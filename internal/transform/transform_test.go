@@ -3,6 +3,7 @@ package transform
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -94,6 +95,35 @@ func TestResultsDoNotAlias(t *testing.T) {
 	_ = append(first[0].Data, "overrun"...)
 	if string(first[0].Data) != `{"a":"x"}` || string(first[1].Data) != `{"a":"y"}` {
 		t.Errorf("results were written over: %s %s", first[0].Data, first[1].Data)
+	}
+}
+
+// Results lie beside each other in shared memory, and none runs into another.
+func TestResultsStay(t *testing.T) {
+	tr, err := New([]config.Step{mapping("{n, s}"), mapping("., .n")}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []record.Record
+	var want []string
+	for i := range 3000 {
+		text := strings.Repeat("x", i*i%5000)
+		if i%500 == 7 {
+			text = strings.Repeat("y", 3*pieceBytes)
+		}
+		in := record.Record{ID: "r", Data: fmt.Appendf(nil, `{"n":%d,"s":"%s"}`, i, text)}
+		want = append(want, string(in.Data), fmt.Sprint(i))
+		if all, err = tr.Apply(t.Context(), in, all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, r := range all {
+		if string(r.Data) != want[i] {
+			t.Fatalf("result %d is %.80q, want %.80q", i, r.Data, want[i])
+		}
+		if _ = append(r.Data, '!'); i+1 < len(all) && string(all[i+1].Data) != want[i+1] {
+			t.Fatalf("result %d can be written into by way of the one before", i+1)
+		}
 	}
 }
 

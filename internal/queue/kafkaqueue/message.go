@@ -20,33 +20,51 @@ func size(r *record.Record) int {
 	return n + len(r.Headers)*headerOverhead
 }
 
-// encode writes a record as Kafka has it: its key is the message's key, everything else that travels beside the data
-// a header. headers is room for them.
-func encode(m *kgo.Record, topic string, r *record.Record, headers []kgo.RecordHeader) []kgo.RecordHeader {
-	first := len(headers)
-	headers = append(headers, kgo.RecordHeader{Key: record.HeaderID, Value: []byte(r.ID)})
-	for _, h := range r.Headers {
-		headers = append(headers, kgo.RecordHeader{Key: h.Name, Value: []byte(h.Value)})
-	}
-	m.Topic, m.Value, m.Headers = topic, r.Data, headers[first:len(headers):len(headers)]
-	if r.Key != "" {
-		m.Key = []byte(r.Key)
-	}
-	return headers
-}
-
-// encodeAll gives the messages of a batch in one piece of memory.
+// encodeAll appends a batch as Kafka has it: a record's key is the message's key, everything else that travels beside the
+// data a header.
 func encodeAll(into []kgo.Record, topic string, batch []record.Record) []kgo.Record {
-	n := len(batch)
+	headers, text := 0, 0
 	for i := range batch {
-		n += len(batch[i].Headers)
+		headers += 1 + len(batch[i].Headers)
+		text += len(batch[i].ID) + len(batch[i].Key)
 	}
-	headers := make([]kgo.RecordHeader, 0, n)
+	e := encoder{headers: make([]kgo.RecordHeader, 0, headers), text: make([]byte, 0, text)}
 	for i := range batch {
-		into = append(into, kgo.Record{})
-		headers = encode(&into[len(into)-1], topic, &batch[i], headers)
+		into = append(into, kgo.Record{Topic: topic})
+		e.encode(&into[len(into)-1], &batch[i])
 	}
 	return into
+}
+
+// encoder holds what the messages of a batch are made of, in a few pieces of memory: a batch has thousands of messages.
+type encoder struct {
+	headers []kgo.RecordHeader
+	text    []byte // of ids and keys
+
+	shared []record.Header    // of the record before: those of one run are one slice
+	ready  []kgo.RecordHeader // the same as Kafka has them
+}
+
+func (e *encoder) encode(m *kgo.Record, r *record.Record) {
+	if len(r.Headers) != len(e.shared) || len(r.Headers) > 0 && &r.Headers[0] != &e.shared[0] {
+		e.shared, e.ready = r.Headers, nil
+		for _, h := range r.Headers {
+			e.ready = append(e.ready, kgo.RecordHeader{Key: h.Name, Value: []byte(h.Value)})
+		}
+	}
+	first := len(e.headers)
+	e.headers = append(e.headers, kgo.RecordHeader{Key: record.HeaderID, Value: e.bytes(r.ID)})
+	e.headers = append(e.headers, e.ready...)
+	m.Value, m.Headers = r.Data, e.headers[first:len(e.headers):len(e.headers)]
+	if r.Key != "" {
+		m.Key = e.bytes(r.Key)
+	}
+}
+
+func (e *encoder) bytes(s string) []byte {
+	first := len(e.text)
+	e.text = append(e.text, s...)
+	return e.text[first:len(e.text):len(e.text)]
 }
 
 // decode gives a message as a record. Of a header that comes twice, which another writer may do, the first counts.

@@ -2,6 +2,7 @@ package redisqueue
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 
@@ -27,18 +28,25 @@ const (
 	maxHeaders = 1000
 )
 
-// encode adds a record to a script's arguments: the number of values, then names and values in turn.
-func encode(args []any, r *record.Record) []any {
-	n := 4 + 2*len(r.Headers)
-	if r.Key != "" {
-		n += 2
-	}
-	args = append(args, n, fieldData, r.Data, record.HeaderID, r.ID)
-	if r.Key != "" {
-		args = append(args, fieldKey, r.Key)
-	}
-	for i := range r.Headers {
-		args = append(args, r.Headers[i].Name, r.Headers[i].Value)
+// encode adds records to a script's arguments, in the groups that lua/append.lua describes.
+func encode(args []any, batch []record.Record) []any {
+	for len(batch) > 0 {
+		headers, keyed := batch[0].Headers, batch[0].Key != ""
+		n := 1
+		for n < len(batch) && (batch[n].Key != "") == keyed && slices.Equal(batch[n].Headers, headers) {
+			n++
+		}
+		args = append(args, n, flag(keyed), 2*len(headers))
+		for i := range headers {
+			args = append(args, headers[i].Name, headers[i].Value)
+		}
+		for i := range batch[:n] {
+			args = append(args, batch[i].Data, batch[i].ID)
+			if keyed {
+				args = append(args, batch[i].Key)
+			}
+		}
+		batch = batch[n:]
 	}
 	return args
 }

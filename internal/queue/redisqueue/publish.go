@@ -172,9 +172,7 @@ func (g *gather) write(calls []*call, records, bytes int) error {
 	args := make([]any, 0, 5+records*14)
 	args = append(args, flag(q.cfg.Create), q.cfg.MaxLen, q.cfg.MaxBytes, records, bytes)
 	for _, c := range calls {
-		for i := range c.records {
-			args = encode(args, &c.records[i])
-		}
+		args = encode(args, c.records)
 	}
 	answer, err := q.run(ctx, q.scripts.publish, []string{t.key()}, args)
 	if err != nil {

@@ -31,20 +31,33 @@ local function refusal(key, n, bytes)
   end
 end
 
--- append writes n records, each as its number of values and then its values from ARGV[p] on, and returns what follows
--- them, and the last id. Sequence numbers within a millisecond stay below 4096 (position.go): from the middle on, the next entry begins
+-- append writes n records from ARGV[p] on, and returns what follows them, and the last id. They come in groups of records
+-- that have the same headers: the number of records, '1' if they have keys, the number of names and values of the headers,
+-- those, and then each record's own: data, id and key. What is the same for thousands of records is read only once.
+-- Sequence numbers within a millisecond stay below 4096 (position.go): from the middle on, the next entry begins
 -- the millisecond after. That is needed for large batches, and after the server's clock went back.
 local function append(key, p, n)
-  local id
-  for i = 1, n do
-    local values = tonumber(ARGV[p])
-    id = redis.call('XADD', key, '*', unpack(ARGV, p + 1, p + values))
-    p = p + values + 1
-    if i % 2048 == 1 then
-      local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-      if tonumber(seq) >= 2048 then
-        -- Not a reason to fail half way: an entry without a position is better than half a commit.
-        redis.pcall('XSETID', key, string.format('%.0f-0', tonumber(ms) + 1))
+  local call, id = redis.call, nil
+  local i = 0
+  while i < n do
+    local m, keyed, values = tonumber(ARGV[p]), ARGV[p + 1] == '1', tonumber(ARGV[p + 2])
+    local entry, own = {'XADD', key, '*', 'data', '', 'ferry-id', ''}, 2
+    if keyed then entry[8], entry[9], own = 'ferry-key', '', 3 end
+    local first = #entry
+    for k = 1, values do entry[first + k] = ARGV[p + 2 + k] end
+    p = p + 3 + values
+    for _ = 1, m do
+      entry[5], entry[7] = ARGV[p], ARGV[p + 1]
+      if keyed then entry[9] = ARGV[p + 2] end
+      id = call(unpack(entry))
+      p = p + own
+      i = i + 1
+      if i % 2048 == 1 then
+        local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+        if tonumber(seq) >= 2048 then
+          -- Not a reason to fail half way: an entry without a position is better than half a commit.
+          redis.pcall('XSETID', key, string.format('%.0f-0', tonumber(ms) + 1))
+        end
       end
     end
   end

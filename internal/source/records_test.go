@@ -1,0 +1,46 @@
+package source
+
+import (
+	"fmt"
+	"testing"
+
+	"ferry/internal/config"
+)
+
+// What the splitter notes of key and incremental field on its way is what asking each record gives.
+func TestFoundWhileSplitting(t *testing.T) {
+	body := `[
+		{"id":1,"at":{"day":3}}, {"at":{"day":4},"id":"x\u0041"}, {"i\u0064":5,"at":{"day":null}}, {"id":5},
+		{"id":6,"id":7,"at":{"day":1}}, {"id":8,"at":{"day":1},"at":{"day":2}}, {"id":9,"at":[]}, {"id":10,"at":null},
+		{"id":null}, {"id":[1]}, {"at":{"day":1}}, 12, "x", null, [], {"id":""}, { "id" : 11 , "at" : { "day" : 7 } }
+	]`
+	for _, field := range []string{".at.day", ".id"} {
+		s := open(t, config.Source{
+			Base: "http://localhost", Records: ".[]", Key: ".id",
+			Incremental: &config.Incremental{Field: field, Into: "query.since", Type: "number"},
+		}, Options{})
+		if s.finder == nil {
+			t.Fatal("the splitter looks for nothing")
+		}
+		split := func(piece int) (list []string) {
+			p := &splitter{s: s}
+			p.src, p.read = &pieces{s: body, n: piece}, func(err error) error { return err }
+			if err := p.split(t.Context(), jsonType); err != nil {
+				t.Fatal(err)
+			}
+			for _, sp := range p.spans {
+				r := s.identify(t.Context(), p.at(sp))
+				list = append(list, fmt.Sprintf("%q %s %v %s %v", r.Key, r.ID, r.ok, r.raw, r.bad))
+			}
+			return list
+		}
+		fast := split(len(body))
+		inPieces := split(3)
+		s.finder = nil
+		for i, want := range split(len(body)) {
+			if fast[i] != want || inPieces[i] != want {
+				t.Errorf("%s: record %d: %s, in pieces %s; asked by itself: %s", field, i, fast[i], inPieces[i], want)
+			}
+		}
+	}
+}
