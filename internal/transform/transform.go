@@ -43,26 +43,30 @@ type Transform struct {
 // a thousand of them cost a few pieces of memory, which live as long as one of their results.
 type buffer struct {
 	free []byte // of length 0; its capacity is what no result has
+	last int    // bytes of the results before, which the next ones are likely to have
 	ends []int
 }
 
-// pieceBytes is how much memory a buffer takes at once. Larger results get their own.
-const pieceBytes = 16 << 10
+// A buffer takes pieceBytes of memory at once, more where results are larger, and keeps at most mostPiece.
+const (
+	pieceBytes = 16 << 10
+	mostPiece  = 1 << 20
+)
 
 func (t *Transform) buffer() *buffer {
 	b, ok := t.buffers.Get().(*buffer)
 	if !ok {
 		b = new(buffer)
 	}
-	if cap(b.free) < pieceBytes/8 {
-		b.free = make([]byte, 0, pieceBytes)
+	if need := max(min(b.last+b.last/8, mostPiece), pieceBytes/8); cap(b.free) < need {
+		b.free = make([]byte, 0, max(need, pieceBytes))
 	}
 	return b
 }
 
 // release gives a buffer back unless it is uncommonly large.
 func (t *Transform) release(b *buffer) {
-	if cap(b.free) <= 1<<20 {
+	if cap(b.free) <= mostPiece {
 		t.buffers.Put(b)
 	}
 }
@@ -223,7 +227,7 @@ func (w *walk) mapped(i int, program *jq.Program, r *record.Record) (done bool, 
 	if err != nil {
 		return false, w.failed(StageMap, i, err)
 	}
-	b.free, b.ends = data[len(data):], ends
+	b.free, b.last, b.ends = data[len(data):], len(data), ends
 	if w.size += len(data); w.size > jq.MaxOutput {
 		return false, &Error{Stage: StageMap, Step: i, Err: jq.ErrTooLarge}
 	}
