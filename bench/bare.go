@@ -33,6 +33,10 @@ import (
 // bareCommit is how many records the bare clients put into one step, as many as ferry does by default.
 const bareCommit = 5000
 
+// bareCursor is what the bare clients save with each step where records and cursor can be one: without it a program that
+// is killed would not know where to go on, and the guarantee would be another.
+const bareCursor = `{"v":1,"by":"cursor","token":"MTAwMA","pages":5}`
+
 // publishBare publishes ready-made records by a broker's client library alone, as a program would that does nothing
 // else, and prints how long it took. The topic is made before the clock starts.
 func publishBare() error {
@@ -69,7 +73,11 @@ func bareKafka(ctx context.Context, u *url.URL, batch []record.Record) (func() e
 	if err != nil {
 		return nil, nil, err
 	}
+	cursors := *folder + "-cursors"
 	if _, err := kadm.NewClient(cl).CreateTopic(ctx, 1, 1, nil, *folder); err != nil {
+		return nil, nil, err
+	}
+	if _, err := kadm.NewClient(cl).CreateTopic(ctx, 1, 1, map[string]*string{"cleanup.policy": new("compact")}, cursors); err != nil {
 		return nil, nil, err
 	}
 	return func() error {
@@ -77,17 +85,19 @@ func bareKafka(ctx context.Context, u *url.URL, batch []record.Record) (func() e
 			return err
 		}
 		var failed error
+		note := func(_ *kgo.Record, err error) {
+			if err != nil {
+				failed = err
+			}
+		}
 		for i := range batch {
 			r := &kgo.Record{Key: []byte(batch[i].Key), Value: batch[i].Data, Headers: []kgo.RecordHeader{{Key: record.HeaderID, Value: []byte(batch[i].ID)}}}
 			for _, h := range batch[i].Headers {
 				r.Headers = append(r.Headers, kgo.RecordHeader{Key: h.Name, Value: []byte(h.Value)})
 			}
-			cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
-				if err != nil {
-					failed = err
-				}
-			})
+			cl.Produce(ctx, r, note)
 		}
+		cl.Produce(ctx, &kgo.Record{Topic: cursors, Key: []byte("orders"), Value: []byte(bareCursor)}, note)
 		if err := cl.Flush(ctx); err != nil {
 			return err
 		}
@@ -106,6 +116,7 @@ func bareRedis(ctx context.Context, u *url.URL, batch []record.Record) (func() e
 				}
 				p.XAdd(ctx, &redis.XAddArgs{Stream: *folder, Values: values})
 			}
+			p.HSet(ctx, *folder+".cursor", "cursor", bareCursor)
 			return nil
 		})
 		return err
@@ -159,7 +170,8 @@ func bareNATS(ctx context.Context, u *url.URL, batch []record.Record) (func() er
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: *folder, Subjects: []string{*folder}, AllowAtomicPublish: true}); err != nil {
+	cursor := *folder + ".cursor"
+	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: *folder, Subjects: []string{*folder, cursor}, AllowAtomicPublish: true, AllowRollup: true}); err != nil {
 		return nil, nil, err
 	}
 	return func() error {
@@ -174,14 +186,12 @@ func bareNATS(ctx context.Context, u *url.URL, batch []record.Record) (func() er
 				for _, h := range part[i].Headers {
 					m.Header[h.Name] = []string{h.Value}
 				}
-				if i == len(part)-1 {
-					_, err = b.CommitMsg(ctx, m)
-				} else {
-					err = b.AddMsg(m)
-				}
-				if err != nil {
+				if err := b.AddMsg(m); err != nil {
 					return err
 				}
+			}
+			if _, err := b.CommitMsg(ctx, &nats.Msg{Subject: cursor, Data: []byte(bareCursor), Header: nats.Header{jetstream.MsgRollup: {jetstream.MsgRollupSubject}}}); err != nil {
+				return err
 			}
 		}
 		return nil

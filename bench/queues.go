@@ -16,10 +16,10 @@ var outside = []struct {
 	pages     int // of 1,000 records; fewer where the broker here is slow
 	bare      string
 }{
-	{"kafka", "FERRY_TEST_KAFKA", 1000, "franz-go, one transaction for every 5,000 records"},
-	{"redis", "FERRY_TEST_REDIS", 500, "go-redis, MULTI with 5,000 XADD"},
+	{"kafka", "FERRY_TEST_KAFKA", 1000, "franz-go, one transaction for every 5,000 records and a cursor"},
+	{"redis", "FERRY_TEST_REDIS", 500, "go-redis, MULTI with 5,000 XADD and a cursor"},
 	{"rabbitmq", "FERRY_TEST_RABBITMQ", 50, "amqp091-go, 5,000 persistent messages on their way, each confirmed"},
-	{"nats", "FERRY_TEST_NATS", 200, "nats.go, one atomic batch for every 999 messages"},
+	{"nats", "FERRY_TEST_NATS", 200, "nats.go, one atomic batch for every 999 messages and a cursor"},
 	{"sqs", "FERRY_TEST_SQS", 5, "AWS SDK, SendMessageBatch of 10, one message group"},
 	{"servicebus", "FERRY_TEST_SERVICEBUS", 50, "azservicebus, full message batches one after the other"},
 }
