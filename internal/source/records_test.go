@@ -19,7 +19,7 @@ func TestFoundWhileSplitting(t *testing.T) {
 			Base: "http://localhost", Records: ".[]", Key: ".id",
 			Incremental: &config.Incremental{Field: field, Into: "query.since", Type: "number"},
 		}, Options{})
-		if s.finder == nil {
+		if s.perRecord == nil {
 			t.Fatal("the splitter looks for nothing")
 		}
 		split := func(piece int) (list []string) {
@@ -36,7 +36,7 @@ func TestFoundWhileSplitting(t *testing.T) {
 		}
 		fast := split(len(body))
 		inPieces := split(3)
-		s.finder = nil
+		s.perRecord = nil
 		for i, want := range split(len(body)) {
 			if fast[i] != want || inPieces[i] != want {
 				t.Errorf("%s: record %d: %s, in pieces %s; asked by itself: %s", field, i, fast[i], inPieces[i], want)

@@ -68,7 +68,7 @@ type Source struct {
 	stop               *expression
 	paging             paging
 	inc                *incremental
-	finder             *jsonscan.Finder // of key and incremental.field while records are split; nil when neither is a path
+	perRecord          *jsonscan.Finder // of key and incremental.field while records are split; nil when neither is a path
 	keySlot, fieldSlot int              // of them in finder, -1 for what it does not look for
 	whole              string           // the key whose expression needs to see whole pages, or ""
 	keep               bool             // something looks at what lies beside the records
@@ -240,7 +240,7 @@ func (s *Source) seekWhileSplitting() {
 		s.fieldSlot = slot(s.inc.field)
 	}
 	if f, ok := jsonscan.NewFinder(paths...); ok && len(paths) > 0 {
-		s.finder = f
+		s.perRecord = f
 	}
 }
 

@@ -494,7 +494,7 @@ func (p *splitter) element() error {
 
 // record is value for a record: it notes on the way where key and incremental field are.
 func (p *splitter) record(limit int64, depth int) (end int, sought []jsonscan.Span, err error) {
-	finder := p.s.finder
+	finder := p.s.perRecord
 	if finder == nil {
 		end, err = p.value(limit, depth)
 		return end, nil, err
