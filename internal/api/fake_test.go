@@ -16,7 +16,10 @@ import (
 	"ferry/internal/config"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A server's connection that it closes waits half a second by itself, longer than goleak does.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // fake is a Service with one pipeline, orders, whose every method answers with the examples of the documentation. A
 // hook takes a method's place.
