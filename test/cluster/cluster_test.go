@@ -164,6 +164,9 @@ func (l *ledger) note(phase, topic, id string, err error, took time.Duration) {
 func (b *bench) load(ctx context.Context, l *ledger) (wait func()) {
 	transport := &http.Transport{MaxIdleConnsPerHost: *clients}
 	client := &http.Client{Transport: transport, Timeout: 2 * time.Minute}
+	// nginx before 1.27.4 closes kept connections at a reload, also under a request that is just being sent, which a client
+	// may not send again by itself. So each push has a connection of its own.
+	pushing := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Minute}
 	var wg sync.WaitGroup
 	for c := range *clients {
 		wg.Go(func() {
@@ -175,7 +178,7 @@ func (b *bench) load(ctx context.Context, l *ledger) (wait func()) {
 					topic = "process"
 					id, err = b.process(client)
 				} else {
-					err = b.push(client, id)
+					err = b.push(pushing, id)
 				}
 				l.note(phase, topic, id, err, time.Since(begin))
 			}
@@ -227,9 +230,6 @@ func (b *bench) push(client *http.Client, id string) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	// nginx before 1.27.4 closes kept connections at a reload, also under a request that is just being sent, which a client
-	// may not send again by itself. So each push has a connection of its own.
-	req.Close = true
 	resp, err := client.Do(req)
 	var got struct{ Published int }
 	if err := answer(resp, err, &got); err != nil {
