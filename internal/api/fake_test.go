@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// A server's connection that it closes waits half a second by itself, longer than goleak does.
+	// After a body that is too large the server's connection waits half a second by itself, longer than goleak does.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 

@@ -1,10 +1,6 @@
 package jsonscan
 
-import (
-	"encoding/binary"
-	"errors"
-	"math/bits"
-)
+import "errors"
 
 // Span is where a value lies in the bytes it was found in. The zero Span is a value that is not there.
 type Span struct{ Start, End int }
@@ -64,19 +60,6 @@ func (f *Finder) Find(b []byte, i, maxDepth int, spans []Span) (end int, err err
 	return f.root.find(b, SkipSpace(b, i), min(maxDepth, MaxDepth), spans)
 }
 
-// skip is Skip, with less ado about strings and numbers, which most values are.
-func skip(b []byte, i, depth int) (end int, err error) {
-	if i < len(b) {
-		switch KindOf(b[i]) {
-		case String:
-			return SkipString(b, i)
-		case Number:
-			return skipNumber(b, i)
-		}
-	}
-	return Skip(b, i, depth)
-}
-
 func (p *place) add(path []Step, slot int) bool {
 	if len(path) == 0 {
 		if p.slot >= 0 {
@@ -122,7 +105,7 @@ func (p *place) find(b []byte, i, depth int, spans []Span) (end int, err error) 
 	case kind == Array && len(p.items) > 0 && len(p.keys) == 0:
 		end, err = p.array(b, i, depth, spans)
 	default:
-		end, err = skip(b, i, depth)
+		end, err = Skip(b, i, depth)
 		if err == nil && kind != Null && len(p.keys)+len(p.items) > 0 {
 			err = ErrUnfit
 		}
@@ -149,7 +132,7 @@ func (p *place) object(b []byte, i, depth int, spans []Span) (int, error) {
 		case err != nil:
 			return v, err
 		case k < 0:
-			i, err = skip(b, v, depth-1)
+			i, err = Skip(b, v, depth-1)
 		case seen&(1<<k) != 0:
 			return v, ErrUnfit
 		default:
@@ -180,14 +163,7 @@ func (p *place) object(b []byte, i, depth int, spans []Span) (int, error) {
 // key reads the key of the member that begins at b[i], where no space is. It returns the key's index in p.keys, or -1, and
 // the position of the member's value.
 func (p *place) key(b []byte, i int) (k, value int, err error) {
-	end := i + 1
-	for end+8 <= len(b) {
-		if m := stops(binary.LittleEndian.Uint64(b[end:])); m != 0 {
-			end += bits.TrailingZeros64(m) >> 3
-			break
-		}
-		end += 8
-	}
+	end := plain(b, i+1)
 	k = -1
 	if end < len(b) && b[end] == '"' && b[i] == '"' {
 		name := b[i+1 : end]
@@ -240,7 +216,7 @@ func (p *place) array(b []byte, i, depth int, spans []Span) (int, error) {
 			}
 		}
 		if item < 0 {
-			i, err = skip(b, i, depth-1)
+			i, err = Skip(b, i, depth-1)
 		} else {
 			i, err = p.items[item].find(b, SkipSpace(b, i), depth-1, spans)
 		}

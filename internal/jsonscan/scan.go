@@ -87,6 +87,14 @@ func AtEnd(b []byte, i int) error {
 // The error is ErrIncomplete, ErrDepth or a *SyntaxError; end is then meaningless. A number that runs up to the end of
 // b is taken as complete: who reads a stream must read on when the value is a number and end == len(b).
 func Skip(b []byte, i, maxDepth int) (end int, err error) {
+	if i < len(b) { // most values are strings and numbers, and need none of what follows
+		switch KindOf(b[i]) {
+		case String:
+			return SkipString(b, i)
+		case Number:
+			return skipNumber(b, i)
+		}
+	}
 	var objects [MaxDepth / 64]uint64 // a bit for each open container: set for objects
 	depth := 0
 	maxDepth = min(maxDepth, MaxDepth)
@@ -203,6 +211,17 @@ func stops(w uint64) uint64 {
 	return (w | ((w ^ ones*'"') - ones) | ((w ^ ones*'\\') - ones) | (w - ones*' ')) & highs
 }
 
+// plain returns the position of the first byte at or after i that stops marks, or one of the last seven before the end.
+func plain(b []byte, i int) int {
+	for i+8 <= len(b) {
+		if m := stops(binary.LittleEndian.Uint64(b[i:])); m != 0 {
+			return i + bits.TrailingZeros64(m)>>3
+		}
+		i += 8
+	}
+	return i
+}
+
 // SkipString validates the string whose opening quote is b[i] and returns the position behind its closing quote. Errors
 // are those of Skip; b[i] being no quote is a *SyntaxError.
 func SkipString(b []byte, i int) (end int, err error) {
@@ -214,14 +233,7 @@ func SkipString(b []byte, i int) (end int, err error) {
 	}
 	i++
 	for {
-		for i+8 <= len(b) {
-			if m := stops(binary.LittleEndian.Uint64(b[i:])); m != 0 {
-				i += bits.TrailingZeros64(m) >> 3
-				break
-			}
-			i += 8
-		}
-		if i >= len(b) {
+		if i = plain(b, i); i >= len(b) {
 			return i, ErrIncomplete
 		}
 		switch c := b[i]; {

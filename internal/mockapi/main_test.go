@@ -13,10 +13,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) {
-	// A server's connection that it closes waits half a second by itself, longer than goleak does.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // start runs a server for one test.
 func start(t testing.TB, opt Options) *Running {

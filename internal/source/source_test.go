@@ -19,10 +19,7 @@ import (
 	"ferry/internal/record"
 )
 
-func TestMain(m *testing.M) {
-	// A server's connection that it closes waits half a second by itself, longer than goleak does.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // serve starts a server for the test and returns its address.
 func serve(t testing.TB, h http.HandlerFunc) string {

@@ -9,10 +9,7 @@ import (
 	"ferry/internal/config"
 )
 
-func TestMain(m *testing.M) {
-	// A server's connection that it closes waits half a second by itself, longer than goleak does.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestDebug(t *testing.T) {
 	if s, err := Debug(config.Debug{}); s != nil || err != nil {

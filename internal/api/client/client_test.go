@@ -20,10 +20,7 @@ import (
 	"ferry/internal/config"
 )
 
-func TestMain(m *testing.M) {
-	// A server's connection that it closes waits half a second by itself, longer than goleak does.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // said is a Service that notes what it is asked and answers with recognisable values.
 type said struct {

@@ -28,6 +28,12 @@ const (
 	maxHeaders = 1000
 )
 
+// Arguments that encode adds: for a group with the headers of ferry's own records, and for each record.
+const (
+	groupArgs  = 3 + 2*4
+	recordArgs = 3
+)
+
 // encode adds records to a script's arguments, in the groups that lua/append.lua describes.
 func encode(args []any, batch []record.Record) []any {
 	for len(batch) > 0 {

@@ -169,7 +169,7 @@ func (g *gather) write(calls []*call, records, bytes int) error {
 		}
 		q.doubt.Store(false)
 	}
-	args := make([]any, 0, 5+records*14)
+	args := make([]any, 0, 5+len(calls)*groupArgs+records*recordArgs)
 	args = append(args, flag(q.cfg.Create), q.cfg.MaxLen, q.cfg.MaxBytes, records, bytes)
 	for _, c := range calls {
 		args = encode(args, c.records)

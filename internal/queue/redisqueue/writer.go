@@ -167,7 +167,7 @@ func (w *writer) check(b queue.Batch) (n sizes, err error) {
 // connection before the answer is there, and a commit that is not waited for goes on.
 func (w *writer) takeOff(ctx context.Context, a *queue.Attempt, b queue.Batch, n sizes) {
 	q := w.q
-	args := make([]any, 0, 11+2*13+3*b.Len()) // the records of a run share their headers
+	args := make([]any, 0, 11+2*groupArgs+recordArgs*b.Len()) // the records of a run share their headers
 	args = append(args, flag(q.cfg.Create), q.cfg.MaxLen, q.cfg.MaxBytes, w.name, a.ID, w.commit, []byte(a.Next),
 		len(b.Records), n.records, len(b.Dead), n.dead)
 	args = encode(args, b.Records)

@@ -23,8 +23,7 @@ func TestMain(m *testing.M) {
 	} {
 		os.Setenv(name, value)
 	}
-	// A server's connection that it closes waits half a second by itself, longer than goleak does.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+	goleak.VerifyTestMain(m)
 }
 
 func parse(t testing.TB, url string) Config {
