@@ -47,7 +47,7 @@ func (c cursors) Put(ctx context.Context, key string, value []byte, rev uint64) 
 		return 0, err
 	}
 	seq, err := c.q.sendBatch(ctx, 1, func(_ int, m *nats.Msg) {
-		fillCursor(m, t.cursor(pipeline), saved{data: value}, rev)
+		replaceCursor(m, t.cursor(pipeline), saved{data: value}, rev)
 	})
 	if isConflict(err) {
 		return 0, queue.ErrConflict

@@ -2,6 +2,7 @@ package natsqueue
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -231,24 +232,93 @@ func TestCursorOutlivesMaxAge(t *testing.T) {
 	}
 }
 
-// TestCursorsDoNotPileUp: each cursor message replaces the one before.
+// TestCursorsDoNotPileUp: of a pipeline's cursor messages so many remain, and after the next claim one.
 func TestCursorsDoNotPileUp(t *testing.T) {
 	q := open(t, embeddedConfig(serve(t, embedded.Options{})))
-	w, err := q.OpenWriter(t.Context(), "p", "pile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 50 {
-		if err := w.Commit(t.Context(), queue.Batch{Records: payload(1+i%2, 10)}, record.Cursor("c")); err != nil {
+	claim := func() *writer {
+		w, err := q.OpenWriter(t.Context(), "p", "pile")
+		if err != nil {
 			t.Fatal(err)
 		}
+		return w.(*writer)
 	}
-	str, err := q.js.Stream(t.Context(), "ferry-pile")
-	if err != nil {
+	messages := func() int {
+		str, err := q.js.Stream(t.Context(), "ferry-pile")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(str.CachedInfo().State.Msgs)
+	}
+	w, records := claim(), 0
+	for i := range 2*oldCursors + 10 {
+		b := queue.Batch{Records: payload(i%3, 10)}
+		if err := w.Commit(t.Context(), b, record.Cursor("c")); err != nil {
+			t.Fatal(err)
+		}
+		records += len(b.Records)
+		if got := messages() - records; got < 1 || got > oldCursors+1 {
+			t.Fatalf("%d cursors after %d commits, want at most %d", got, i+1, oldCursors+1)
+		}
+	}
+	w.oldBytes = oldCursorBytes
+	if err := w.Commit(t.Context(), queue.Batch{}, record.Cursor("d")); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := str.CachedInfo().State.Msgs, uint64(75+1); got != want {
-		t.Fatalf("%d messages, want %d: the records and one cursor", got, want)
+	if got := messages() - records; got != 1 {
+		t.Errorf("%d cursors after %d bytes, want 1", got, oldCursorBytes)
+	}
+	if err := w.Commit(t.Context(), queue.Batch{}, record.Cursor("e")); err != nil {
+		t.Fatal(err)
+	}
+	if w = claim(); string(w.Cursor()) != "e" || messages()-records != 1 {
+		t.Errorf("cursor %q and %d cursors after a claim, want %q and 1", w.Cursor(), messages()-records, "e")
+	}
+}
+
+// TestWritersOfOneTopic: a writer takes notice of others that write to its topic, and of those that do no more, and each
+// of their commits is there once.
+func TestWritersOfOneTopic(t *testing.T) {
+	q := open(t, embeddedConfig(serve(t, embedded.Options{})))
+	var ws []*writer
+	for _, pipeline := range []string{"a", "b"} {
+		w, err := q.OpenWriter(t.Context(), pipeline, "shared")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ws = append(ws, w.(*writer))
+	}
+	records := 0
+	for i, step := range []struct {
+		writer int
+		alone  bool // afterwards
+	}{{1, true}, {1, true}, {0, false}, {1, false}, {0, false}, {0, true}, {0, true}, {1, false}, {1, true}} {
+		w := ws[step.writer]
+		b := queue.Batch{Records: payload(2, 10), Dead: payload(1, 10)}
+		if err := w.Commit(t.Context(), b, record.Cursor(strconv.Itoa(i))); err != nil {
+			t.Fatalf("commit %d: %v", i, err)
+		}
+		records += len(b.Records)
+		if w.alone != step.alone {
+			t.Errorf("after commit %d writer %d is alone: %t, want %t", i, step.writer, w.alone, step.alone)
+		}
+		if got, err := q.Cursor(t.Context(), w.pipeline, "shared"); err != nil || string(got) != strconv.Itoa(i) {
+			t.Errorf("cursor after commit %d: %q, %v", i, got, err)
+		}
+	}
+	if st, err := q.Stats(t.Context(), "shared"); err != nil || st.Records != int64(records) {
+		t.Errorf("%d records, %v, want %d", st.Records, err, records)
+	}
+
+	// Who has lost its pipeline is told so, alone or not.
+	for _, alone := range []bool{true, false} {
+		ws[1].alone = alone
+		if _, err := q.OpenWriter(t.Context(), "b", "shared"); err != nil {
+			t.Fatal(err)
+		}
+		ws[1].fenced = false
+		if err := ws[1].Commit(t.Context(), queue.Batch{Records: one("zombie")}, record.Cursor("z")); !errors.Is(err, queue.ErrFenced) {
+			t.Errorf("commit of a writer that was replaced: %v, want ErrFenced", err)
+		}
 	}
 }
 

@@ -14,10 +14,11 @@ const (
 	headerWriter = "ferry-writer" // on cursors: who claimed the pipeline
 	headerCommit = "ferry-commit" // on cursors: which commit wrote it
 
-	headerTTL      = "Nats-TTL"
-	headerRollup   = "Nats-Rollup"
-	headerExpected = "Nats-Expected-Last-Subject-Sequence"
-	headerMsgID    = "Nats-Msg-Id"
+	headerTTL            = "Nats-TTL"
+	headerRollup         = "Nats-Rollup"
+	headerExpectedCursor = "Nats-Expected-Last-Subject-Sequence"
+	headerExpectedLast   = "Nats-Expected-Last-Sequence" // of a batch's first message
+	headerMsgID          = "Nats-Msg-Id"
 
 	// headerReserve is kept free in a message for what NATS and this package add to a record's own headers.
 	headerReserve = 1 << 10

@@ -2,12 +2,20 @@ package natsqueue
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// cacheSeconds is how long a NATS server keeps a block in memory after its last use.
+// cacheSeconds is how long a NATS server keeps in memory a block that somebody has read in while it was written. Any
+// other it lets go of when it is full.
 const cacheSeconds = 10
+
+// watched tells whether somebody may be reading close behind what is written now: through this queue, from outside, or as
+// another member of a cluster.
+func (q *Queue) watched() bool {
+	return q.cfg.Listen != "" || len(q.cfg.Cluster) > 0 || time.Now().UnixNano()-q.read.Load() < cacheSeconds*int64(time.Second)
+}
 
 // messageOverhead is about what the headers of a record and of its batch add to its size where it is stored.
 const messageOverhead = 180

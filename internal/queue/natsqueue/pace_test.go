@@ -43,3 +43,27 @@ func TestPace(t *testing.T) {
 		t.Error("no cache given, and still a limit")
 	}
 }
+
+// TestWatched: writing is slowed down only where somebody may read close behind.
+func TestWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &Queue{}
+		if q.watched() {
+			t.Error("nobody has read yet")
+		}
+		q.read.Store(time.Now().UnixNano())
+		time.Sleep(9 * time.Second)
+		if !q.watched() {
+			t.Error("what was read nine seconds ago is still in the server's memory")
+		}
+		time.Sleep(2 * time.Second)
+		if q.watched() {
+			t.Error("what was read eleven seconds ago is no longer in the server's memory")
+		}
+	})
+	for _, c := range []Config{{Listen: "127.0.0.1:4222"}, {Cluster: []string{"a:6222", "b:6222", "c:6222"}}} {
+		if q := (&Queue{cfg: c}); !q.watched() {
+			t.Errorf("clients from outside or members of a cluster may read: %+v", c)
+		}
+	}
+}

@@ -44,8 +44,10 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 	// What does not fit into one atomic batch goes as several, one after the other, so that order holds.
 	for len(good) > 0 {
 		n, bytes := q.chunk(good)
-		if err := q.pace(ctx, bytes+n*messageOverhead); err != nil {
-			return fmt.Errorf("publish to %s: nothing written: %w", t.name, err)
+		if q.watched() {
+			if err := q.pace(ctx, bytes+n*messageOverhead); err != nil {
+				return fmt.Errorf("publish to %s: nothing written: %w", t.name, err)
+			}
 		}
 		if err := ch.group.publish(ctx, t, good[:n], bytes); err != nil {
 			return err

@@ -38,6 +38,7 @@ type Queue struct {
 	counter atomic.Uint64
 
 	denied atomic.Pointer[error] // what the server did not allow last
+	read   atomic.Int64          // when records were read here last, in nanoseconds since 1970; 0: not yet
 
 	mu       sync.Mutex
 	channels map[string]*channel // by topic.base

@@ -41,6 +41,7 @@ func (q *Queue) Browse(ctx context.Context, name string, from int64, max int) ([
 		return nil, err
 	}
 	defer q.calls.Leave()
+	q.read.Store(time.Now().UnixNano())
 	if max <= 0 {
 		return nil, nil
 	}
@@ -199,6 +200,7 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 		return nil, err
 	}
 	defer q.calls.Leave()
+	q.read.Store(time.Now().UnixNano())
 	if max <= 0 {
 		return nil, nil
 	}

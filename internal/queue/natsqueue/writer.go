@@ -85,15 +85,20 @@ func (q *Queue) apiPrefix() string {
 	return "$JS.API."
 }
 
-// fillCursor writes a cursor message that is taken only if the last one is expected, and that replaces it.
-func fillCursor(m *nats.Msg, subject string, s saved, expected uint64) {
+// fillCursor writes a cursor message.
+func fillCursor(m *nats.Msg, subject string, s saved) {
 	clear(m.Header)
 	m.Subject, m.Data = subject, s.data
 	put(m.Header, headerWriter, s.writer)
 	put(m.Header, headerCommit, s.commit)
 	put(m.Header, headerTTL, "never") // it outlives the stream's max_age
+}
+
+// replaceCursor writes a cursor message that is taken only if the last one is expected, and that replaces all before.
+func replaceCursor(m *nats.Msg, subject string, s saved, expected uint64) {
+	fillCursor(m, subject, s)
 	put(m.Header, headerRollup, "sub")
-	put(m.Header, headerExpected, strconv.FormatUint(expected, 10))
+	put(m.Header, headerExpectedCursor, strconv.FormatUint(expected, 10))
 }
 
 func checkPipeline(name string) error {
@@ -156,11 +161,11 @@ func (q *Queue) OpenWriter(ctx context.Context, pipeline, name string) (queue.Wr
 		}
 		claim := saved{data: last.data, writer: w.name, commit: q.token()}
 		seq, err := q.sendBatch(ctx, 1, func(_ int, m *nats.Msg) {
-			fillCursor(m, t.cursor(pipeline), claim, last.seq)
+			replaceCursor(m, t.cursor(pipeline), claim, last.seq)
 		})
 		switch {
 		case err == nil:
-			w.seq, w.cursor = seq, last.data
+			w.seq, w.cursor, w.alone = seq, last.data, !ch.replicated.Load()
 			return w, nil
 		case !isConflict(err):
 			return nil, w.failure(ctx, "claim pipeline "+pipeline, err)
@@ -187,7 +192,21 @@ type writer struct {
 	seq     uint64         // of the last cursor message, which the next one expects
 	unknown *queue.Attempt // a commit that may or may not have been written
 	fenced  bool
+
+	// alone says that nobody else seems to write to the topic, which one server keeps.
+	alone bool
+	// old counts the cursor messages before the last one, and oldBytes what was written since the first of them.
+	old, oldBytes int
 }
+
+// To check and to replace the cursor before makes the server read the block it lies in, and a block that was read while
+// it was written it keeps in memory for ten seconds: together that is everything of the last ten seconds. A writer that is
+// alone therefore does neither with each commit: see send, and old cursors are left until there are so many, or so much
+// was written since, and then go all at once.
+const (
+	oldCursors     = 256
+	oldCursorBytes = 256 << 20
+)
 
 // Cursor implements queue.Writer.
 func (w *writer) Cursor() record.Cursor { return w.cursor }
@@ -218,7 +237,7 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 		}
 		if written {
 			same := w.unknown.Is(b, next)
-			w.done(w.seq)
+			w.done(w.seq, b)
 			if same {
 				return nil
 			}
@@ -228,7 +247,16 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 	if !w.unknown.Is(b, next) {
 		w.unknown = queue.NewAttempt(w.q.token(), b, next)
 	}
-	seq, err := w.send(ctx, b, next)
+	before := w.seq
+	var seq uint64
+	var err error
+	if w.alone {
+		seq, err = w.send(ctx, b, next)
+		w.alone = !isConflict(err) // else someone has written to the topic; whether this pipeline's cursor is to be seen
+	}
+	if !w.alone {
+		seq, err = w.send(ctx, b, next)
+	}
 	for try, end := 1, time.Now().Add(w.q.cfg.Timeout); isConflict(err); try++ {
 		// Either an earlier try of this commit came through after all, or someone else has claimed the pipeline, or one of
 		// these is about to be decided, and nothing of this try is written.
@@ -248,23 +276,47 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 	if err != nil {
 		return w.failure(ctx, "commit", err)
 	}
-	w.done(seq)
+	w.done(seq, b)
+	w.alone = seq == before+uint64(b.Len())+1 && !w.ch.replicated.Load()
 	return nil
 }
 
-func (w *writer) done(seq uint64) {
+// done is for a commit that was written, whose cursor has that sequence.
+func (w *writer) done(seq uint64, b queue.Batch) {
+	if w.replaces() {
+		w.old, w.oldBytes = 0, 0
+	} else {
+		w.old++
+		w.oldBytes += stored(b)
+	}
 	w.seq, w.cursor, w.unknown = seq, w.unknown.Next, nil
 }
 
-func (w *writer) send(ctx context.Context, b queue.Batch, next record.Cursor) (uint64, error) {
-	size := 0
+// replaces tells whether the next commit takes the old cursors out.
+func (w *writer) replaces() bool {
+	return !w.alone || w.old >= oldCursors || w.oldBytes >= oldCursorBytes
+}
+
+// stored is about what a batch weighs in the stream.
+func stored(b queue.Batch) int {
+	size := messageOverhead
 	for _, part := range [...][]record.Record{b.Records, b.Dead} {
 		for i := range part {
 			size += part[i].Size() + messageOverhead
 		}
 	}
-	if err := w.q.pace(ctx, size); err != nil {
-		return 0, err
+	return size
+}
+
+// send writes the batch, if this writer still has the pipeline. That shows in one of two ways, both for the server to
+// check: nobody has written anything to the topic since the last commit (alone), or nobody has written the pipeline's
+// cursor. The first asks for more than is needed, and fails when another pipeline writes to the same topic; but the server
+// knows it by heart, where it has to look the other up in its store.
+func (w *writer) send(ctx context.Context, b queue.Batch, next record.Cursor) (uint64, error) {
+	if !w.alone || w.q.watched() {
+		if err := w.q.pace(ctx, stored(b)); err != nil {
+			return 0, err
+		}
 	}
 	dead := queue.DeadTopic(w.topic.name)
 	return w.q.sendBatch(ctx, b.Len()+1, func(i int, m *nats.Msg) {
@@ -276,8 +328,16 @@ func (w *writer) send(ctx context.Context, b queue.Batch, next record.Cursor) (u
 			m.Subject = dead
 			encode(m, &b.Dead[i-len(b.Records)])
 		default:
-			s := saved{data: next, writer: w.name, commit: w.unknown.ID}
-			fillCursor(m, w.topic.cursor(w.pipeline), s, w.seq)
+			fillCursor(m, w.topic.cursor(w.pipeline), saved{data: next, writer: w.name, commit: w.unknown.ID})
+			if w.replaces() {
+				put(m.Header, headerRollup, "sub")
+			}
+			if !w.alone {
+				put(m.Header, headerExpectedCursor, strconv.FormatUint(w.seq, 10))
+			}
+		}
+		if i == 0 && w.alone {
+			put(m.Header, headerExpectedLast, strconv.FormatUint(w.seq, 10))
 		}
 	})
 }
