@@ -112,7 +112,7 @@ func (b *bench) memory() error {
 		name, config string
 		env          []string
 	}{
-			{"one page of 1.15 million records, 1 GB", strings.NewReplacer("/v1/orders", "/none/orders", `limit: "1000", `, "", "paginate: {cursor: {from: .meta.next, into: query.after}}", "paginate: none",
+		{"one page of 1.15 million records, 1 GB", strings.NewReplacer("/v1/orders", "/none/orders", `limit: "1000", `, "", "paginate: {cursor: {from: .meta.next, into: query.after}}", "paginate: none",
 			".data[]", ".[]", "COUNT", "1150000").Replace(runConfig + runMap), nil},
 		{"10 million records in 10,000 pages, 8.7 GB", strings.ReplaceAll(runConfig+runMap, "COUNT", "10000000"), nil},
 		{"the same 10 million, GOMEMLIMIT=130MiB", strings.ReplaceAll(runConfig+runMap, "COUNT", "10000000"), []string{"GOMEMLIMIT=130MiB"}},

@@ -55,8 +55,8 @@ type Config struct {
 	Memory bool
 	// MaxAge is how long records are kept; 0 keeps them for good. Cursors are kept for good in any case.
 	MaxAge time.Duration
-	// Cache is the memory that what was written may take in the embedded server, which keeps every block for ten seconds
-	// after its last use: writing is slowed down to stay below it (invariant 7). 0 means no limit.
+	// Cache is the memory that what was written may take in the embedded server, which keeps a block for ten seconds when
+	// it was read while it was written: writing is slowed down to stay below it (invariant 7). 0 means no limit.
 	Cache int64
 	// MaxBytes is the size at which a topic takes no more records (queue.ErrFull); 0 means no limit.
 	MaxBytes int64
