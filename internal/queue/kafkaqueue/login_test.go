@@ -8,8 +8,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"net/http"
@@ -84,6 +86,68 @@ func refused(t *testing.T, url, want string) {
 	if d := time.Since(begin); d > 8*time.Second {
 		t.Errorf("%s: it took %s to be refused", url, d)
 	}
+}
+
+// TestTokens logs in at a real broker by tokens, from a server and from a file, and goes on when they end: the broker says
+// how long a login lasts (KIP-368), and hangs up on who does not renew it.
+func TestTokens(t *testing.T) {
+	sasl := environment(t, "FERRY_TEST_KAFKA_SASL")
+	const lasts = 4 * time.Second
+	token := func() string { // the broker's own validator takes those without a signature (KIP-255)
+		now := time.Now()
+		part := base64.RawURLEncoding.EncodeToString
+		return part([]byte(`{"alg":"none"}`)) + "." + part(fmt.Appendf(nil, `{"sub":"app","iat":%d,"exp":%d}`, now.Unix(), now.Add(lasts).Unix())) + "."
+	}
+	var given atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if id, secret, ok := r.BasicAuth(); !ok || id != "me" || secret != "s3cret" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		given.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"access_token":%q,"token_type":"bearer","expires_in":%d}`, token(), int(lasts.Seconds()))
+	}))
+	defer s.Close()
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(token string) {
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(token())
+	var queues []*Queue
+	for _, url := range []string{
+		"kafka://me:s3cret@" + sasl + "?sasl=oauthbearer&token_url=" + s.URL,
+		"kafka://" + sasl + "?sasl=oauthbearer&token_file=" + file,
+	} {
+		queues = append(queues, open(t, parse(t, url)))
+	}
+	var writers []queue.Writer
+	var topics []string
+	for _, q := range queues {
+		topics = append(topics, topicName(t))
+		writers = append(writers, writerOf(t, q, "p", topics[len(topics)-1]))
+	}
+	n := 0
+	for end := time.Now().Add(3 * lasts); time.Now().Before(end); n++ {
+		write(token())
+		for i, w := range writers {
+			if err := w.Commit(t.Context(), queue.Batch{Records: records("p", 5*n, 5)}, record.Cursor("a")); err != nil {
+				t.Fatalf("commit %d of queue %d: %v", n, i, err)
+			}
+		}
+		<-time.After(200 * time.Millisecond)
+	}
+	for i, q := range queues {
+		holds(t, q, topics[i], records("p", 0, 5*n))
+	}
+	if got := given.Load(); got < 3 {
+		t.Errorf("%d tokens were asked for in %s, although each lasts %s", got, 3*lasts, lasts)
+	}
+	refused(t, "kafka://me:wrong-pw@"+sasl+"?sasl=oauthbearer&token_url="+s.URL, "are the client's id and secret in the queue's URL right?")
+	write("no token at all")
+	refused(t, "kafka://"+sasl+"?sasl=oauthbearer&token_file="+file, "are the login and sasl in the queue's URL right?")
 }
 
 // TestFakeLogins is TestLogins without a broker.
