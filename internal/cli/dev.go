@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -94,19 +95,21 @@ func (c *command) welcome(a *app.App, cfg *config.Config) {
     curl %s/process
     %s tail process
     %s run orders -c examples/orders.yaml
-`, a.URL(), a.URL(), a.MockURL(), cfg.Data, from, a.URL(), invocation(), invocation())
+`, a.URL(), a.URL(), a.MockURL(), cfg.Data, from, a.URL(), invocation(os.Args), invocation(os.Args))
 }
 
 // invocation is how this program was called, for commands to copy.
-func invocation() string {
-	if len(os.Args) > 0 && filepath.IsAbs(os.Args[0]) && filepath.Dir(filepath.Dir(os.Args[0])) != "/usr" &&
-		len(os.Args[0]) > 40 { // a path that `go run` has made up
-		return "go run ./cmd/ferry"
+func invocation(args []string) string {
+	if len(args) == 0 {
+		return "ferry"
 	}
-	if len(os.Args) > 0 {
-		return os.Args[0]
+	for _, part := range strings.Split(filepath.ToSlash(filepath.Dir(args[0])), "/") {
+		// Where `go run` puts what it starts: a folder for this once (go-build123), or its cache.
+		if number, ok := strings.CutPrefix(part, "go-build"); ok && strings.Trim(number, "0123456789") == "" {
+			return "go run ./cmd/ferry"
+		}
 	}
-	return "ferry"
+	return args[0]
 }
 
 // watch tells of changes of the files that the configuration was read from, once for each burst of writes. Without a
