@@ -49,7 +49,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Err != nil {
+	if e.Err != nil && e.Err.Error() != e.Detail {
 		return fmt.Sprintf("%s: %s: %v", e.Code, e.Detail, e.Err)
 	}
 	return fmt.Sprintf("%s: %s", e.Code, e.Detail)

@@ -3,10 +3,12 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"ferry/internal/api"
+	"ferry/internal/config"
 	"ferry/internal/queue"
 	"ferry/internal/retry"
 	"ferry/internal/scheduler"
@@ -19,6 +21,15 @@ type EnvironmentError struct{ Err error }
 
 func (e *EnvironmentError) Error() string { return e.Err.Error() }
 func (e *EnvironmentError) Unwrap() error { return e.Err }
+
+// unreachable adds to an error of connecting what the configuration has to do with it. What is wrong for good says so
+// itself.
+func unreachable(key string, url config.URL, err error) error {
+	if !errors.Is(err, queue.ErrUnavailable) && !errors.Is(err, state.ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w\n  hint: is %s up, and is that the right address? It comes from the key %s", err, url, key)
+}
 
 // problem says to a caller of the API what an error of the rooms below means.
 func problem(err error) error {

@@ -118,7 +118,7 @@ func (a *App) openState(ctx context.Context) error {
 		return fmt.Errorf("state: %s: it is kept in embedded:, nats:// or postgres://, not in %s", a.cfg.State, s)
 	}
 	if err != nil {
-		return &EnvironmentError{fmt.Errorf("connect to state: %w", err)}
+		return &EnvironmentError{fmt.Errorf("connect to state: %w", unreachable("state", a.cfg.State, err))}
 	}
 	a.onClose("state connection", func(context.Context) error { nc.Close(); return nil })
 	err = a.patiently(ctx, "state", func(ctx context.Context) (err error) {
@@ -138,7 +138,7 @@ func (a *App) openPostgres(ctx context.Context) error {
 	}
 	store, err := pgstate.Open(ctx, c)
 	if err != nil {
-		return &EnvironmentError{fmt.Errorf("open state: %w", err)}
+		return &EnvironmentError{fmt.Errorf("open state: %w", unreachable("state", a.cfg.State, err))}
 	}
 	a.store = store
 	a.onClose("state", func(context.Context) error { store.Close(); return nil })

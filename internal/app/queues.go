@@ -74,7 +74,7 @@ func (a *App) openQueue(ctx context.Context) error {
 	}
 	q, err := open(ctx, a)
 	if err != nil {
-		return &EnvironmentError{fmt.Errorf("open queue: %w", err)}
+		return &EnvironmentError{fmt.Errorf("open queue: %w", unreachable("queue", a.cfg.Queue, err))}
 	}
 	a.queue = q
 	a.onClose("queue", q.Close)

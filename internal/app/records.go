@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"ferry/internal/api"
@@ -41,6 +42,11 @@ func (a *App) Topic(ctx context.Context, topic string) (api.Topic, error) {
 // Browse looks at records without taking them.
 func (a *App) Browse(ctx context.Context, topic string, from int64, limit int) ([]api.Record, error) {
 	stored, err := a.browse(ctx, topic, from, limit)
+	if errors.Is(err, queue.ErrNoTopic) {
+		if names, terr := a.queue.Topics(ctx); terr == nil && len(names) > 0 {
+			err = fmt.Errorf("%w; there are: %s", err, strings.Join(names, ", "))
+		}
+	}
 	if err != nil {
 		return nil, problem(fmt.Errorf("look into topic %q: %w", topic, err))
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -189,7 +190,7 @@ queue, each record exactly once where the queue makes that possible.
 Exit codes: 0 ok, 1 run failed, 2 configuration, 3 environment (queue, upstream, port, data folder), 130/143 signals.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          needCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	f := root.PersistentFlags()
@@ -208,14 +209,35 @@ Exit codes: 0 ok, 1 run failed, 2 configuration, 3 environment (queue, upstream,
 	return root
 }
 
-// needArgs is cobra.ExactArgs with the exit code of a wrong usage.
+// needArgs wants one argument for each name.
 func needArgs(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == len(names) {
-			return nil
+		switch {
+		case len(args) < len(names):
+			return usage("%s: %s is missing\n\n%s", nameOf(cmd), names[len(args)], cmd.UsageString())
+		case len(args) > len(names):
+			return usage("%s: %q is one argument too many\n\n%s", nameOf(cmd), args[len(names)], cmd.UsageString())
 		}
-		return usage("%s takes %d argument(s): %s\n\n%s", cmd.CommandPath(), len(names), names, cmd.UsageString())
+		return nil
 	}
+}
+
+// needCommand is for commands that only hold others.
+func needCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	meant := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		meant = fmt.Sprintf("; did you mean %s?", strings.Join(near, " or "))
+	}
+	return usage("there is no command %q%s (%s --help lists them)", nameOf(cmd, args[0]), meant, cmd.CommandPath())
+}
+
+// nameOf is a command's name as it is typed behind ferry.
+func nameOf(cmd *cobra.Command, more ...string) string {
+	return strings.Join(append(strings.Fields(cmd.CommandPath())[1:], more...), " ")
 }
 
 // version is written by the linker (-X) where there is no version control to ask, as while an image is built.

@@ -22,7 +22,7 @@ func (c *command) devCommand() *cobra.Command {
 		Short: "Everything on this machine: simulated API, embedded queue, HTTP API",
 		Long: `Start everything on this machine: the simulated third-party API, the embedded queue, and the HTTP API with its
 docs. Without a configuration file it carries the simulated API's data; with one it starts again on every change.`,
-		Args: cobra.NoArgs,
+		Args: needArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), listen) },
 	}
 	cmd.Flags().StringVarP(&listen, "listen", "l", "", "address of the HTTP API (default 127.0.0.1:8080)")
@@ -103,7 +103,7 @@ func invocation(args []string) string {
 	if len(args) == 0 {
 		return "ferry"
 	}
-	for _, part := range strings.Split(filepath.ToSlash(filepath.Dir(args[0])), "/") {
+	for part := range strings.SplitSeq(filepath.ToSlash(filepath.Dir(args[0])), "/") {
 		// Where `go run` puts what it starts: a folder for this once (go-build123), or its cache.
 		if number, ok := strings.CutPrefix(part, "go-build"); ok && strings.Trim(number, "0123456789") == "" {
 			return "go run ./cmd/ferry"

@@ -153,7 +153,7 @@ func (c *command) showPreview(p api.Preview) error {
 
 func (c *command) deadCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "dead", Short: "List and replay dead letters", Args: cobra.NoArgs,
+		Use: "dead", Short: "List and replay dead letters", Args: needCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var lines int
@@ -210,7 +210,7 @@ func (c *command) deadCommand() *cobra.Command {
 
 func (c *command) cursorCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "cursor", Short: "Look at or move a pipeline's saved cursor", Args: cobra.NoArgs,
+		Use: "cursor", Short: "Look at or move a pipeline's saved cursor", Args: needCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	with := func(name string, f func(ctx context.Context, s service, args []string) (api.Cursor, error)) func(*cobra.Command, []string) error {
@@ -258,7 +258,7 @@ func (c *command) cursorCommand() *cobra.Command {
 
 func (c *command) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Args: needArgs(),
 		RunE: func(*cobra.Command, []string) error {
 			if c.json {
 				return c.line(map[string]string{"version": Version()})
@@ -270,7 +270,7 @@ func (c *command) versionCommand() *cobra.Command {
 
 func (c *command) schemaCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "schema", Short: "Print the JSON Schema of the configuration, for editors", Args: cobra.NoArgs,
+		Use: "schema", Short: "Print the JSON Schema of the configuration, for editors", Args: needArgs(),
 		Example: "  ferry schema > ferry.schema.json\n  # first line of ferry.yaml: # yaml-language-server: $schema=ferry.schema.json",
 		RunE: func(*cobra.Command, []string) error {
 			if _, err := c.Out.Write(config.Schema()); err != nil {

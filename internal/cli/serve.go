@@ -21,7 +21,7 @@ func (c *command) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the service: HTTP API, schedules, pipelines",
-		Args:  cobra.NoArgs,
+		Args:  needArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.load(listenFlag(listen))
 			if err != nil {
@@ -80,7 +80,7 @@ func (c *command) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration; with --connect also the queue",
-		Args:  cobra.NoArgs,
+		Args:  needArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.load(nil)
 			if err != nil {
@@ -125,7 +125,7 @@ func (c *command) mockCommand() *cobra.Command {
 		Use:   "mock",
 		Short: "Run the simulated third-party API alone",
 		Long:  "Run the simulated third-party API: orders, users and events in every pagination style, behind every login, with every fault on request. GET / lists what it can do.",
-		Args:  cobra.NoArgs,
+		Args:  needArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := mockapi.Start(listen, mockapi.Options{Seed: seed})
 			if err != nil {
@@ -155,7 +155,7 @@ func (c *command) healthCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Ask a running ferry whether it is ready; for containers",
-		Args:  cobra.NoArgs,
+		Args:  needArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			url := c.server
 			if url == "" {

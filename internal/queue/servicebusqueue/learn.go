@@ -85,7 +85,7 @@ func (q *Queue) look(ctx context.Context, topic string) (int, error) {
 		return largest(batch), nil
 	})
 	q.lose(ctx, c, err)
-	return max, mapError("connect to "+topic, err)
+	return max, mapError("connect to Service Bus, "+topic, err)
 }
 
 // largest finds out what the link has announced, which the SDK does not tell: by what fits into a batch. Batches and
