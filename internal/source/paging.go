@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -169,14 +170,25 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 	return to, more, "", err
 }
 
-// astray warns when not even the object is there in which the next page should be named: of .meta.next, the .meta. That
-// may be the end, but more likely the path is wrong.
+// astray warns where the pages seem to end because the path to the next one is wrong: not even the object is there in
+// which it should be named (of .meta.next, the .meta), or nothing is named there and something is elsewhere.
 func (s *Source) astray(pg *page) string {
 	x := s.paging.from.body
-	if x == nil || x.program != nil || len(x.path.Steps()) < 2 || pg.envelope == nil {
+	if x == nil || x.program != nil || pg.envelope == nil {
 		return ""
 	}
 	steps := x.path.Steps()
+	if _, found, err := jsonscan.Get(pg.envelope, steps); found || err != nil {
+		return "" // null, say, as an end is written
+	}
+	for _, p := range slices.Concat(s.guesses, s.hints) {
+		if raw, found, err := p.Get(pg.envelope); err == nil && found && !isEmptyValue(raw) {
+			return fmt.Sprintf("the page has nothing at %s, which was taken for the end of the pages, but %s at %s; check the path", x.src, s.secrets.sample(raw, 40), p)
+		}
+	}
+	if len(steps) < 2 {
+		return ""
+	}
 	if _, found, err := jsonscan.Get(pg.envelope, steps[:len(steps)-1]); found || err != nil {
 		return ""
 	}
@@ -324,8 +336,8 @@ func (s *Source) total(ctx context.Context, pg *page) (int64, error) {
 	return -1, failf(KindContent, "paginate.%s.total %s is %s, which is no number", s.paging.style, s.paging.total.src, s.secrets.sample(raw, 40))
 }
 
-// guesses are the places where APIs write the next page's address, for paginate: auto. What lies there counts only when
-// it looks like an address.
+// guesses are the places where APIs write the next page's address. What lies there is followed by paginate: auto, and only
+// when it looks like an address.
 var guesses = []string{
 	".next", ".next_url", ".nextUrl", ".next_page_url", ".next_link", ".nextLink", `.["@odata.nextLink"]`, ".next.href",
 	".links.next", ".links.next.href", "._links.next", "._links.next.href",

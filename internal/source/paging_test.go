@@ -342,16 +342,32 @@ func TestPaginationRefuses(t *testing.T) {
 	}
 }
 
-// A path to the next page that leads nowhere is the end, but is mentioned.
+// A path to the next page that leads nowhere is the end, but is mentioned where the end is in doubt.
 func TestPathAstray(t *testing.T) {
-	for page, warned := range map[string]bool{`{"r":[1]}`: true, `{"r":[1],"meta":{}}`: false, `{"r":[1],"meta":null}`: false, `{"r":[1],"meta":{"next":null}}`: false} {
-		s := open(t, config.Source{Base: serve(t, reply(jsonType, page)), Records: ".r[]", Paginate: config.Paginate{NextURL: ".meta.next"}}, Options{})
-		want := ""
-		if warned {
-			want = "the page has nothing where .meta.next would be, which was taken for the end of the pages; check the path"
-		}
-		if p := readAll(t, s, nil); strings.Join(p.warnings, "") != want {
-			t.Errorf("%s: warnings %q", page, p.warnings)
+	const nowhere = "the page has nothing where .meta.next would be, which was taken for the end of the pages; check the path"
+	elsewhere := func(what, path string) string {
+		return "the page has nothing at .meta.next, which was taken for the end of the pages, but " + what + " at " + path + "; check the path"
+	}
+	for page, want := range map[string]string{
+		`{"r":[1]}`:                                   nowhere,
+		`{"r":[1],"meta":{}}`:                         "",
+		`{"r":[1],"meta":null}`:                       "",
+		`{"r":[1],"meta":{"next":null}}`:              "",
+		`{"r":[1],"meta":{"next_cursor":"abc"}}`:      elsewhere(`"abc"`, ".meta.next_cursor"),
+		`{"r":[1],"next":"abc"}`:                      elsewhere(`"abc"`, ".next"),
+		`{"r":[1],"meta":{},"has_more":true}`:         elsewhere("true", ".has_more"),
+		`{"r":[1],"meta":{},"has_more":false}`:        "",
+		`{"r":[1],"meta":{"next":""},"next":"abc"}`:   "",
+		`{"r":[1],"meta":{"next":null},"next":"abc"}`: "",
+	} {
+		for _, by := range []config.Paginate{
+			{NextURL: ".meta.next"},
+			{Cursor: &config.CursorPaging{From: ".meta.next", Into: "query.after"}},
+		} {
+			s := open(t, config.Source{Base: serve(t, reply(jsonType, page)), Records: ".r[]", Paginate: by}, Options{})
+			if p := readAll(t, s, nil); strings.Join(p.warnings, "") != want {
+				t.Errorf("%s: warnings %q, want %q", page, p.warnings, want)
+			}
 		}
 	}
 }

@@ -210,9 +210,9 @@ func (s *Source) compile() (err error) {
 			s.whole = l.src
 		}
 	}
+	s.guesses, s.hints = mustPaths(guesses), mustPaths(hints)
 	if s.paging.style == styleAuto {
 		s.keep = true
-		s.guesses, s.hints = mustPaths(guesses), mustPaths(hints)
 	}
 	return nil
 }
