@@ -92,6 +92,9 @@ func sentence(r api.Run) string {
 	if r.Reason != "" {
 		fmt.Fprintf(&b, "\n  reason: %s", r.Reason)
 	}
+	if r.Dead > 0 {
+		fmt.Fprintf(&b, "\n  the dead letters and why: ferry dead list %s", r.Pipeline)
+	}
 	if r.RetryAt != nil {
 		fmt.Fprintf(&b, "\n  come back at %s", r.RetryAt.UTC().Format(time.RFC3339))
 	}

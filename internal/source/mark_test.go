@@ -243,6 +243,33 @@ func TestMarkFull(t *testing.T) {
 	}
 }
 
+// A field that no record has, as when its path is misspelt, keeps nothing from coming again, and the run says so.
+func TestMarkAstray(t *testing.T) {
+	for name, c := range map[string]struct {
+		field  string
+		rows   []row
+		warned bool
+	}{
+		"misspelt":                 {".att", []row{{1, 10}, {2, 20}, {3, 30}}, true},
+		"an empty page at the end": {".att", []row{{1, 10}, {2, 20}}, true},
+		"no records":               {".att", nil, false},
+		"as it should be":          {".at", []row{{1, 10}, {2, 20}, {3, 30}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &api{perPage: 2, rows: c.rows}
+			s := a.source(t, config.Incremental{Field: c.field, Type: "number"})
+			p := readAll(t, s, nil)
+			want := ""
+			if c.warned {
+				want = "no record has a value to go by at incremental.field " + c.field + ", so the next run asks for everything again; check the path"
+			}
+			if got := strings.Join(p.warnings, "\n"); got != want || len(p.data) != len(c.rows) {
+				t.Errorf("%d records, warnings %q, want %q", len(p.data), got, want)
+			}
+		})
+	}
+}
+
 // The largest cursor there can be stays within its bound.
 func TestCursorIsBounded(t *testing.T) {
 	var page strings.Builder

@@ -297,9 +297,7 @@ func (r *reading) last(ctx context.Context, p *splitter, pg *page, end bool) err
 	case !more:
 		// Only now is the pull complete, and only now may the mark move: the data need not be sorted.
 		reached := r.upTo.end()
-		if reached != nil && reached.Full {
-			warning = join(warning, fmt.Sprintf("more than %d records lie at the boundary of incremental.field; of those, some come again with the next run, with the same ids", maxBoundary))
-		}
+		warning = join(warning, r.doubt(reached, pg))
 		next, part.End = &position{Since: reached}, true
 	default:
 		next.Since, next.UpTo = r.from.Since, r.upTo.clone()
@@ -316,6 +314,18 @@ func (r *reading) last(ctx context.Context, p *splitter, pg *page, end bool) err
 	part.Warning = join(part.Warning, warning)
 	c.next = next
 	return r.deliver(part, c)
+}
+
+// doubt warns when the mark of a complete pull, whose last page is pg, does not keep records from coming again.
+func (r *reading) doubt(reached *mark, pg *page) string {
+	some := pg.records > 0 || r.from.Pages > r.from.Empty // records, on this page or on one before
+	switch {
+	case r.s.inc != nil && reached == nil && some:
+		return fmt.Sprintf("no record has a value to go by at incremental.field %s, so the next run asks for everything again; check the path", r.s.inc.field.src)
+	case reached != nil && reached.Full:
+		return fmt.Sprintf("more than %d records lie at the boundary of incremental.field; of those, some come again with the next run, with the same ids", maxBoundary)
+	}
+	return ""
 }
 
 func join(a, b string) string {
