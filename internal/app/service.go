@@ -84,7 +84,10 @@ func (a *App) runChanged(r scheduler.Run) {
 		p.metrics.RunEnded(string(r.Status), r.Ended.Sub(r.Started))
 	}
 	level := a.log.Info
-	if r.Status != scheduler.Succeeded {
+	switch {
+	case a.opt.Command == "run":
+		level = a.log.Debug // the command itself says how its run ended
+	case r.Status != scheduler.Succeeded:
 		level = a.log.Warn
 	}
 	level("run ended", "pipeline", r.Pipeline, "run", r.ID, "status", r.Status, "reason", r.Reason, "trigger", r.Trigger,
