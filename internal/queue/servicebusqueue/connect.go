@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +20,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/admin"
 	"github.com/Azure/go-amqp"
 	"golang.org/x/net/websocket"
+
+	"ferry/internal/queue"
 )
 
 // connection is one connection to the namespace, with the links on it. The SDK dials when it is first used, and mends
@@ -26,8 +30,63 @@ type connection struct {
 	client *azservicebus.Client
 
 	mu        sync.Mutex
-	senders   map[string]*azservicebus.Sender
+	senders   map[string]*sender
 	receivers map[string]*receiver
+	closing   bool // no more links are made: those that come now would not be closed with the others
+}
+
+// sender sends to one topic, for any number of callers at once. It keeps from them what the SDK bears badly: two that open
+// the link at the same time, and one that mends it while another closes it, would leave a link behind that nobody closes
+// and whose login is renewed for good.
+type sender struct {
+	*azservicebus.Sender
+
+	calls   queue.Calls // under way
+	opening slot        // guards opened
+	opened  bool
+}
+
+// errClosing is for who comes when a link is being closed already. The next try finds another.
+var errClosing = errors.New("the link is being closed")
+
+// use runs f with the link open, and not closed before f is done.
+func (s *sender) use(ctx context.Context, f func() (sent, error)) (sent, error) {
+	if s.calls.Enter() != nil {
+		return sent{}, errClosing
+	}
+	defer s.calls.Leave()
+	if err := s.open(ctx); err != nil {
+		return sent{}, err
+	}
+	return f()
+}
+
+// open makes the link, unless it was made.
+func (s *sender) open(ctx context.Context) error {
+	if err := s.opening.take(ctx); err != nil {
+		return err
+	}
+	defer s.opening.leave()
+	if s.opened {
+		return nil
+	}
+	_, err := s.NewMessageBatch(ctx, nil)
+	s.opened = err == nil
+	return err
+}
+
+// leave waits a moment for those who use the link, and lets nobody in any more.
+func (s *sender) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, goodbye/2)
+	defer cancel()
+	if leaving := s.calls.Close(); leaving != nil {
+		_ = leaving.Wait(ctx) // who is stuck goes on when the connection is closed
+	}
+}
+
+func (s *sender) close(ctx context.Context) error {
+	s.leave(ctx)
+	return s.Sender.Close(ctx)
 }
 
 // oneMore is how often the SDK tries again within a call: once, at once, which reopens links and connections that
@@ -48,7 +107,7 @@ func newConnection(cfg Config, identity azcore.TokenCredential) (*connection, er
 		}
 		return dialTLS(ctx, cfg, host, "5671")
 	}
-	c := &connection{senders: make(map[string]*azservicebus.Sender), receivers: make(map[string]*receiver)}
+	c := &connection{senders: make(map[string]*sender), receivers: make(map[string]*receiver)}
 	var err error
 	if cfg.ConnectionString != "" {
 		c.client, err = azservicebus.NewClientFromConnectionString(cfg.ConnectionString.Reveal(), options)
@@ -135,23 +194,42 @@ func overWebSocket(ctx context.Context, raw net.Conn, host, address string) (net
 	return conn, nil
 }
 
-// sender gives the one sender of a topic. It does not block: the link is made with the first message.
-func (c *connection) sender(topic string) (*azservicebus.Sender, error) {
+// sender gives the one sender of a topic. It does not block: open makes the link.
+func (c *connection) sender(topic string) (*sender, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closing {
+		return nil, errClosing
+	}
 	if s := c.senders[topic]; s != nil {
 		return s, nil
 	}
-	s, err := c.client.NewSender(topic, nil)
-	if err == nil {
-		c.senders[topic] = s
+	link, err := c.client.NewSender(topic, nil)
+	if err != nil {
+		return nil, err
 	}
-	return s, err
+	s := &sender{Sender: link, opening: make(slot, 1)}
+	c.senders[topic] = s
+	return s, nil
+}
+
+// close closes the connection and its links.
+func (c *connection) close(ctx context.Context) error {
+	c.mu.Lock()
+	c.closing = true
+	senders := slices.Collect(maps.Values(c.senders))
+	c.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, s := range senders {
+		wg.Go(func() { s.leave(ctx) })
+	}
+	wg.Wait()
+	return c.client.Close(ctx)
 }
 
 // drop lets go of a sender whose link may be dead. The SDK reopens a link that the broker has detached for some reasons
 // only, and would go on failing with the others for good.
-func (c *connection) drop(topic string, s *azservicebus.Sender) bool {
+func (c *connection) drop(topic string, s *sender) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.senders[topic] != s {
@@ -162,13 +240,13 @@ func (c *connection) drop(topic string, s *azservicebus.Sender) bool {
 }
 
 // dropSender is drop when the error does not say that the link is alive: a refusal of a message alone leaves it so.
-func (q *Queue) dropSender(c *connection, topic string, s *azservicebus.Sender, err error) {
+func (q *Queue) dropSender(c *connection, topic string, s *sender, err error) {
 	var said *amqp.Error
 	var link *amqp.LinkError
 	if errors.As(err, &said) && !errors.As(err, &link) || !c.drop(topic, s) {
 		return
 	}
-	q.closeLater(s.Close)
+	q.closeLater(s.close)
 }
 
 // closeLater lets go of something beside what goes on.
@@ -211,7 +289,7 @@ func (q *Queue) lose(ctx context.Context, c *connection, err error) {
 	}
 	q.now = nil
 	q.mu.Unlock()
-	q.closeLater(c.client.Close)
+	q.closeLater(c.close)
 }
 
 // newAdmin makes the client of the management calls. Its transport dials as the queue does.

@@ -371,3 +371,63 @@ func (q *Queue) receiving(topic string) bool {
 	c, err := q.conn()
 	return err == nil && len(c.receiver(topic).turn) > 0
 }
+
+// TestSenderInUse: a link is not closed under a call that may be mending it, and nobody comes to one that is being closed.
+func TestSenderInUse(t *testing.T) {
+	server := serve(t, servicebustest.Options{})
+	c := parse(t, server.ConnectionString())
+	c.Create = true
+	q := open(t, c)
+	if err := q.Publish(within(t), "inuse", recs("a")); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := q.conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := conn.sender("inuse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside, let := make(chan struct{}), make(chan struct{})
+	used, closed := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := s.use(within(t), func() (sent, error) {
+			close(inside)
+			<-let
+			return sent{}, s.SendMessage(within(t), q.encode("inuse", &record.Record{ID: "b", Data: []byte("1")}), nil)
+		})
+		used <- err
+	}()
+	<-inside
+	if !conn.drop("inuse", s) {
+		t.Fatal("it was not there to be dropped")
+	}
+	go func() { closed <- s.close(within(t)) }()
+	for s.calls.Enter() == nil { // until it is being closed
+		s.calls.Leave()
+		runtime.Gosched()
+	}
+	if _, err := s.use(within(t), func() (sent, error) { return sent{}, errors.New("used") }); !errors.Is(err, errClosing) {
+		t.Errorf("a use of a link that is being closed: %v", err)
+	}
+	close(let)
+	if err := <-used; err != nil {
+		t.Errorf("the call under way: %v", err)
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if err := q.Publish(within(t), "inuse", recs("c")); err != nil {
+		t.Errorf("publish by the next link: %v", err)
+	}
+	if got := server.Messages("inuse"); len(got) != 3 {
+		t.Errorf("messages %q, want 3", got)
+	}
+	if err := conn.close(within(t)); err != nil {
+		t.Error(err)
+	}
+	if _, err := conn.sender("inuse"); !errors.Is(err, errClosing) {
+		t.Errorf("a link on a connection that is being closed: %v", err)
+	}
+}

@@ -104,7 +104,7 @@ func (q *Queue) Close(ctx context.Context) error {
 	q.now = nil
 	q.mu.Unlock()
 	if c != nil {
-		q.closeLater(c.client.Close)
+		q.closeLater(c.close)
 	}
 	q.closing.Wait()
 	q.web.CloseIdleConnections()

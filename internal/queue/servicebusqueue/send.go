@@ -96,14 +96,14 @@ func (q *Queue) sendLanes(topic string, lanes [][]*item) {
 // sendLane sends one message after the other, each as full as it may be, until one fails.
 func (q *Queue) sendLane(topic string, items []*item) {
 	c, err := q.conn()
-	var s *azservicebus.Sender
+	var s *sender
 	if err == nil {
 		s, err = c.sender(topic)
 	}
 	for len(items) > 0 && err == nil {
 		var said sent
 		said, err = await(context.Background(), q, func(ctx context.Context) (sent, error) {
-			return q.sendOne(ctx, s, topic, items)
+			return s.use(ctx, func() (sent, error) { return q.sendOne(ctx, s, topic, items) })
 		})
 		if err != nil {
 			break
@@ -135,7 +135,7 @@ type sent struct {
 
 // sendOne sends as many of the items as fit into one message. A single record goes as it is: the batch format would
 // repeat its properties, and leave less room for it.
-func (q *Queue) sendOne(ctx context.Context, s *azservicebus.Sender, topic string, items []*item) (sent, error) {
+func (q *Queue) sendOne(ctx context.Context, s *sender, topic string, items []*item) (sent, error) {
 	if len(items) == 1 {
 		return q.sendSingle(ctx, s, topic, items[0].record)
 	}
@@ -160,7 +160,7 @@ func (q *Queue) sendOne(ctx context.Context, s *azservicebus.Sender, topic strin
 }
 
 // sendSingle sends one record. That it is too large, against what was weighed, is its own failure and nobody else's.
-func (q *Queue) sendSingle(ctx context.Context, s *azservicebus.Sender, topic string, r *record.Record) (sent, error) {
+func (q *Queue) sendSingle(ctx context.Context, s *sender, topic string, r *record.Record) (sent, error) {
 	err := s.SendMessage(ctx, q.encode(topic, r), nil)
 	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
 		total, _ := q.weigh(topic, r)
