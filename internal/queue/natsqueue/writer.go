@@ -328,12 +328,14 @@ func (w *writer) send(ctx context.Context, b queue.Batch, next record.Cursor) (u
 			m.Subject = dead
 			encode(m, &b.Dead[i-len(b.Records)])
 		default:
-			fillCursor(m, w.topic.cursor(w.pipeline), saved{data: next, writer: w.name, commit: w.unknown.ID})
+			s := saved{data: next, writer: w.name, commit: w.unknown.ID}
+			if !w.alone {
+				replaceCursor(m, w.topic.cursor(w.pipeline), s, w.seq)
+				break
+			}
+			fillCursor(m, w.topic.cursor(w.pipeline), s)
 			if w.replaces() {
 				put(m.Header, headerRollup, "sub")
-			}
-			if !w.alone {
-				put(m.Header, headerExpectedCursor, strconv.FormatUint(w.seq, 10))
 			}
 		}
 		if i == 0 && w.alone {
