@@ -147,8 +147,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	s.ns = nil
 	s.mu.Unlock()
 	if old != nil {
-		old.Shutdown()
-		old.WaitForShutdown()
+		shutdown(old)
 	}
 	ns, err := s.launch(ctx)
 	s.mu.Lock()

@@ -125,10 +125,7 @@ func (s *Server) launch(ctx context.Context) (*server.Server, error) {
 	}
 	log := &logger{log: s.opts.Logger}
 	ns.SetLoggerV2(log, false, false, false)
-	abandon := func() {
-		ns.Shutdown()
-		ns.WaitForShutdown()
-	}
+	abandon := func() { shutdown(ns) }
 
 	// Start returns when the server is up, or early when something is fatal, which the logger has heard then.
 	started := make(chan struct{})
@@ -285,8 +282,7 @@ func (s *Server) Close(ctx context.Context) error {
 		s.ns = nil
 		s.mu.Unlock()
 		if ns != nil {
-			ns.Shutdown()
-			ns.WaitForShutdown()
+			shutdown(ns)
 		}
 	}()
 	select {
