@@ -3,8 +3,11 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,22 +83,52 @@ func (c *command) welcome(a *app.App, cfg *config.Config) {
 		_ = c.line(map[string]string{"url": a.URL(), "docs": a.URL() + "/docs", "mock": a.MockURL(), "data": cfg.Data}) // a closed stdout is no reason to stop
 		return
 	}
-	from := cfg.File
-	if cfg.Demo {
-		from = "the demonstration that is built in (make a ferry.yaml to leave it)"
-	}
-	c.say(`
-  ferry is ready              %s
-  API docs                    %s/docs
-  simulated third-party API   %s
-  embedded queue              %s (synced to disk)
-  configuration               %s
+	c.say("%s", greeting(cfg, a.URL(), a.MockURL(), invocation(os.Args)))
+}
 
-  Try, in another terminal:
-    curl %s/process
-    %s tail process
-    %s run orders -c examples/orders.yaml
-`, a.URL(), a.URL(), a.MockURL(), cfg.Data, from, a.URL(), invocation(os.Args), invocation(os.Args))
+// greeting is what dev says when it is ready; ferry is how to call this program.
+func greeting(cfg *config.Config, url, mock, ferry string) string {
+	from := cfg.File
+	switch {
+	case cfg.Demo:
+		from = "the demonstration that is built in (make a ferry.yaml to leave it)"
+	case from == "":
+		from = "the environment"
+	}
+	queue, where := "queue", cfg.Queue.String()
+	if strings.HasPrefix(where, "embedded:") {
+		queue, where = "embedded queue", cfg.Data+" (synced to disk)"
+	}
+	var b strings.Builder
+	row := func(what, is string) { fmt.Fprintf(&b, "  %-27s %s\n", what, is) }
+	b.WriteByte('\n')
+	row("ferry is ready", url)
+	row("API docs", url+"/docs")
+	row("simulated third-party API", mock)
+	row(queue, where)
+	row("configuration", from)
+	if try := firstCommands(cfg, url, ferry); len(try) > 0 {
+		fmt.Fprintf(&b, "\n  Try, in another terminal:\n    %s\n", strings.Join(try, "\n    "))
+	}
+	return b.String()
+}
+
+// firstCommands are three to copy: those of the README for the demonstration, and for somebody's own configuration what
+// shows its first pipeline at work.
+func firstCommands(cfg *config.Config, url, ferry string) []string {
+	if cfg.Demo {
+		return []string{"curl " + url + "/process", ferry + " tail process", ferry + " run orders -c examples/orders.yaml"}
+	}
+	names := slices.Sorted(maps.Keys(cfg.Pipelines))
+	if len(names) == 0 {
+		return nil
+	}
+	first := names[0]
+	look := ferry + " preview " + first
+	if _, ok := cfg.Pipelines["process"]; ok {
+		first, look = "process", "curl "+url+"/process"
+	}
+	return []string{look, ferry + " run " + first, ferry + " tail " + cfg.Pipelines[first].Topic}
 }
 
 // invocation is how this program was called, for commands to copy.

@@ -1,6 +1,72 @@
 package cli
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"ferry/internal/config"
+)
+
+// TestGreeting: what dev names is there. Its commands are those of the README only where the README's pipelines are.
+func TestGreeting(t *testing.T) {
+	pipelines := func(names ...string) map[string]config.Pipeline {
+		m := map[string]config.Pipeline{}
+		for _, name := range names {
+			m[name] = config.Pipeline{Topic: name + "-topic"}
+		}
+		return m
+	}
+	for name, c := range map[string]struct {
+		cfg  config.Config
+		want string
+	}{
+		"the demonstration": {config.Config{Queue: "embedded:", Data: "./data", Demo: true, Pipelines: pipelines("process", "orders")}, `
+  ferry is ready              http://127.0.0.1:8080
+  API docs                    http://127.0.0.1:8080/docs
+  simulated third-party API   http://127.0.0.1:9090
+  embedded queue              ./data (synced to disk)
+  configuration               the demonstration that is built in (make a ferry.yaml to leave it)
+
+  Try, in another terminal:
+    curl http://127.0.0.1:8080/process
+    ferry tail process
+    ferry run orders -c examples/orders.yaml
+`},
+		"one's own": {config.Config{Queue: "kafka://me:secret@broker:9092", File: "ferry.yaml", Pipelines: pipelines("users", "orders")}, `
+  ferry is ready              http://127.0.0.1:8080
+  API docs                    http://127.0.0.1:8080/docs
+  simulated third-party API   http://127.0.0.1:9090
+  queue                       kafka://me:[secret]@broker:9092
+  configuration               ferry.yaml
+
+  Try, in another terminal:
+    ferry preview orders
+    ferry run orders
+    ferry tail orders-topic
+`},
+		"the environment": {config.Config{Queue: "embedded:?cache=96MiB", Data: "/var/lib/ferry", Pipelines: pipelines("another", "process")}, `
+  ferry is ready              http://127.0.0.1:8080
+  API docs                    http://127.0.0.1:8080/docs
+  simulated third-party API   http://127.0.0.1:9090
+  embedded queue              /var/lib/ferry (synced to disk)
+  configuration               the environment
+
+  Try, in another terminal:
+    curl http://127.0.0.1:8080/process
+    ferry run process
+    ferry tail process-topic
+`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := greeting(&c.cfg, "http://127.0.0.1:8080", "http://127.0.0.1:9090", "ferry"); got != c.want {
+				t.Errorf("got %s\nwant %s", got, c.want)
+			}
+		})
+	}
+	if got := greeting(&config.Config{Queue: "embedded:"}, "u", "m", "ferry"); strings.Contains(got, "Try") {
+		t.Errorf("without a pipeline it offers commands: %s", got)
+	}
+}
 
 func TestInvocation(t *testing.T) {
 	for called, want := range map[string]string{
