@@ -57,7 +57,7 @@ func (h *Handler) registerProcess(rt *router) {
 		id: "push-records", method: http.MethodPost, path: "/v1/pipelines/{name}/records", tag: tagProcess, role: roleRun,
 		summary: "Push records",
 		description: "Carries the records in the body through the pipeline's transform. A JSON array holds several records, any other JSON " +
-			"value is one; NDJSON holds one a line. When it answers, every record is durable in the queue, filtered out, or kept as a dead letter.",
+			"value is one; NDJSON holds one a line. A pipeline that takes nothing else says source: {push: true}. When it answers, every record is durable in the queue, filtered out, or kept as a dead letter.",
 		body: int64(h.opt.Server.BodyBytes), says: "What became of the records: read = published + filtered + dead.",
 		problems: []Code{CodeQueue, CodeQueueFull, CodeStopping},
 	}

@@ -85,7 +85,11 @@ func Check(ctx context.Context, cfg *config.Config, connect bool) ([]string, err
 		case p.Cron != "":
 			when = "cron " + p.Cron + " " + p.Timezone
 		}
-		lines = append(lines, fmt.Sprintf("pipeline %s: %s%s → %s, %s", name, p.Source.Base, p.Source.Get+p.Source.Post, p.Topic, when))
+		from := p.Source.Base + p.Source.Get + p.Source.Post
+		if p.Source.Push {
+			from, when = "pushed records", "when they come"
+		}
+		lines = append(lines, fmt.Sprintf("pipeline %s: %s → %s, %s", name, from, p.Topic, when))
 	}
 	if !connect {
 		return append(lines, "configuration is well-formed"), nil

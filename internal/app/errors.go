@@ -52,6 +52,8 @@ func problem(err error) error {
 			return as(api.CodeRateLimited, max(time.Until(src.RetryAt), time.Second))
 		case source.KindTimeout:
 			return as(api.CodeTimeout, 0)
+		case source.KindPush:
+			return &api.Error{Code: api.CodeInvalid, Detail: src.Detail, Err: err}
 		}
 		return as(api.CodeUpstream, 0)
 	case errors.As(err, &after):

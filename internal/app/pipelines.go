@@ -40,6 +40,18 @@ func (a *App) pipeline(name string) (*pipe, error) {
 	return p, nil
 }
 
+// reader is a pipeline that has something to read. Of one whose records are only pushed it says so.
+func (a *App) reader(name string) (*pipe, error) {
+	p, err := a.pipeline(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.source.Describe(nil); err != nil {
+		return nil, problem(err)
+	}
+	return p, nil
+}
+
 func names(m map[string]*pipe) string {
 	if len(m) == 0 {
 		return "none"
@@ -117,7 +129,7 @@ func (a *App) Push(ctx context.Context, name, contentType string, body []byte) (
 
 // Preview reads one page and publishes nothing.
 func (a *App) Preview(ctx context.Context, name string, req api.PreviewRequest) (api.Preview, error) {
-	p, err := a.pipeline(name)
+	p, err := a.reader(name)
 	if err != nil {
 		return api.Preview{}, err
 	}
@@ -214,7 +226,7 @@ func cursorView(name string, cur record.Cursor) api.Cursor {
 
 // SetCursor replaces the saved progress. It claims the pipeline's writer, so a run under way is fenced (invariant 6).
 func (a *App) SetCursor(ctx context.Context, name string, value json.RawMessage) (api.Cursor, error) {
-	p, err := a.pipeline(name)
+	p, err := a.reader(name)
 	if err != nil {
 		return api.Cursor{}, err
 	}

@@ -163,7 +163,7 @@ func (a *App) Pipeline(ctx context.Context, name string) (api.Pipeline, error) {
 
 // StartRun starts a run, or finds the one under way.
 func (a *App) StartRun(ctx context.Context, name string) (api.Run, bool, error) {
-	if _, err := a.pipeline(name); err != nil {
+	if _, err := a.reader(name); err != nil {
 		return api.Run{}, false, err
 	}
 	trigger := "request"

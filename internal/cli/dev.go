@@ -119,16 +119,24 @@ func firstCommands(cfg *config.Config, url, ferry string) []string {
 	if cfg.Demo {
 		return []string{"curl " + url + "/process", ferry + " tail process", ferry + " run orders -c examples/orders.yaml"}
 	}
-	names := slices.Sorted(maps.Keys(cfg.Pipelines))
-	if len(names) == 0 {
-		return nil
+	var reads, pushed []string
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		if cfg.Pipelines[name].Source.Push {
+			pushed = append(pushed, name)
+		} else {
+			reads = append(reads, name)
+		}
 	}
-	first := names[0]
-	look := ferry + " preview " + first
-	if _, ok := cfg.Pipelines["process"]; ok {
-		first, look = "process", "curl "+url+"/process"
+	tail := func(name string) string { return ferry + " tail " + cfg.Pipelines[name].Topic }
+	switch {
+	case slices.Contains(reads, "process"):
+		return []string{"curl " + url + "/process", ferry + " run process", tail("process")}
+	case len(reads) > 0:
+		return []string{ferry + " preview " + reads[0], ferry + " run " + reads[0], tail(reads[0])}
+	case len(pushed) > 0:
+		return []string{fmt.Sprintf(`curl %s/v1/pipelines/%s/records -H "Content-Type: application/json" -d '{"id": 1}'`, url, pushed[0]), tail(pushed[0])}
 	}
-	return []string{look, ferry + " run " + first, ferry + " tail " + cfg.Pipelines[first].Topic}
+	return nil
 }
 
 // invocation is how this program was called, for commands to copy.

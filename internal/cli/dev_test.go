@@ -56,6 +56,19 @@ func TestGreeting(t *testing.T) {
     ferry run process
     ferry tail process-topic
 `},
+		"what is pushed": {config.Config{Queue: "embedded:", Data: "./data", File: "ferry.yaml", Pipelines: map[string]config.Pipeline{
+			"hooks": {Topic: "events", Source: config.Source{Push: true}},
+		}}, `
+  ferry is ready              http://127.0.0.1:8080
+  API docs                    http://127.0.0.1:8080/docs
+  simulated third-party API   http://127.0.0.1:9090
+  embedded queue              ./data (synced to disk)
+  configuration               ferry.yaml
+
+  Try, in another terminal:
+    curl http://127.0.0.1:8080/v1/pipelines/hooks/records -H "Content-Type: application/json" -d '{"id": 1}'
+    ferry tail events
+`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := greeting(&c.cfg, "http://127.0.0.1:8080", "http://127.0.0.1:9090", "ferry"); got != c.want {

@@ -31,6 +31,9 @@ func TestExamples(t *testing.T) {
 			}
 			data := filepath.Join(t.TempDir(), "data")
 			for name := range cfg.Pipelines {
+				if cfg.Pipelines[name].Source.Push {
+					continue // push.txtar sends it something
+				}
 				out := ferry(t, 0, "run", name, "-c", file, "--data", data, "--json")
 				var line struct {
 					Status                                string

@@ -1,8 +1,8 @@
 package cli_test
 
 import (
-	"bytes"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready":  ready,
 			"get":    get,
+			"post":   post,
 			"exits":  exits,
 			"count":  count,
 			"kill":   killInstance,
@@ -103,14 +104,28 @@ func instance(ts *testscript.TestScript, data string) (who, error) {
 func get(ts *testscript.TestScript, neg bool, args []string) {
 	resp, err := http.Get(args[0])
 	ts.Check(err)
-	defer resp.Body.Close()
-	var b bytes.Buffer
-	_, err = b.ReadFrom(resp.Body)
+	answered(ts, neg, resp)
+}
+
+// post URL [FILE] sends a file of JSON, or none; the answer goes where get's does.
+func post(ts *testscript.TestScript, neg bool, args []string) {
+	var body io.Reader
+	if len(args) > 1 {
+		body = strings.NewReader(ts.ReadFile(args[1]))
+	}
+	resp, err := http.Post(args[0], "application/json", body)
 	ts.Check(err)
-	ts.Check(os.WriteFile(ts.MkAbs("answer"), b.Bytes(), 0o600))
+	answered(ts, neg, resp)
+}
+
+func answered(ts *testscript.TestScript, neg bool, resp *http.Response) {
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("answer"), b, 0o600))
 	ts.Setenv("STATUS", strconv.Itoa(resp.StatusCode))
 	if ok := resp.StatusCode < 400; ok == neg {
-		ts.Fatalf("GET %s: %s %s", args[0], resp.Status, b.Bytes())
+		ts.Fatalf("%s %s: %s %s", resp.Request.Method, resp.Request.URL, resp.Status, b)
 	}
 }
 

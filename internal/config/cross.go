@@ -28,6 +28,13 @@ func (d *decoder) cross(c *Config, root *node) {
 		if p.Every != 0 && p.Cron != "" {
 			d.add(e.value.place("cron"), path, "keep one of them", "every and cron are set at once")
 		}
+		if p.Source.Push {
+			for _, key := range []string{"every", "cron"} {
+				if e.value.has(key) {
+					d.add(e.value.place(key), path, "leave it out: records are carried when they are pushed", "%s has nothing to run: with source.push, nothing is read", key)
+				}
+			}
+		}
 		if e.value.kind == mapping && e.value.has("source") {
 			d.crossSource(p.Source, e.value.child("source"), path+".source")
 		}
@@ -91,8 +98,11 @@ func isHeaderValue(text string) bool {
 
 func (d *decoder) crossSource(s Source, n *node, path string) {
 	switch {
+	case s.Push:
+		d.crossPush(n, path)
+		return
 	case !n.has("get") && !n.has("post"):
-		d.add(n.at, path, "for example get: /v1/orders", "neither get nor post is set")
+		d.add(n.at, path, "for example get: /v1/orders; or push: true, when records are only sent to ferry", "neither get nor post is set")
 	case s.Get == "" && s.Post == "":
 		for _, key := range []string{"get", "post"} {
 			if value := n.child(key); value != nil && value.kind == scalar && value.text == "" {
@@ -132,6 +142,24 @@ func (d *decoder) crossSource(s Source, n *node, path string) {
 		}
 	}
 	d.crossPaging(s, n, path)
+}
+
+// crossPush refuses what says how to read, where nothing is read.
+func (d *decoder) crossPush(n *node, path string) {
+	for _, e := range n.entries {
+		if asksOnly(e.key) && e.value.kind != null && slices.Contains(keysOf(sourceType), e.key) {
+			d.add(e.at, path, "leave it out, or push", "%s is about reading, and with push nothing is read", e.key)
+		}
+	}
+}
+
+// asksOnly tells whether a key of a source has to do with reading alone, and not with records that are pushed.
+func asksOnly(key string) bool {
+	switch key {
+	case "push", "format", "key", "limits":
+		return false
+	}
+	return true
 }
 
 func (d *decoder) crossAddress(s Source, n *node, path string) {

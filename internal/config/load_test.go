@@ -386,8 +386,13 @@ pipelines:
       auth: {bearer: t}
       paginate: {page: {size: 20}}
       limits: {record: 1MiB}
+  pushed: {source: {push: true, key: .id}}
 `)
 	same, other := c.Pipelines["same"].Source, c.Pipelines["other"].Source
+	// What is about reading does not reach a pipeline that reads nothing.
+	if s := c.Pipelines["pushed"].Source; !s.Push || s.Get != "" || s.Query != nil || s.Auth.Basic != nil || s.Key != ".id" || s.Limits.Depth != 9 {
+		t.Errorf("pushed = %+v", s)
+	}
 	if same.Get != "/ping" || same.Rate.String() != "5/s" || same.Auth.Basic.User != "u" || same.Limits.Depth != 9 || same.Retries != 5 {
 		t.Errorf("same = %+v", same)
 	}

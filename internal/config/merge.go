@@ -38,10 +38,15 @@ func merge(base, over *node, t reflect.Type) *node {
 	return out
 }
 
-// displaced tells whether a source's key gives way to what is laid over: get and post are one choice, and a body
-// belongs to post.
+// displaced tells whether a source's key gives way to what is laid over: get, post and push are one choice, a body
+// belongs to post, and nothing that is about reading to push.
 func displaced(key string, over *node) bool {
+	if push := over.child("push"); push != nil && push.text == "true" {
+		return asksOnly(key)
+	}
 	switch key {
+	case "push":
+		return over.has("get") || over.has("post")
 	case "get":
 		return over.has("post")
 	case "post", "body":

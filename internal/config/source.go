@@ -5,6 +5,7 @@ type Source struct {
 	Base        string            `yaml:"base" check:"base" example:"https://api.example.com" doc:"Start of every address. get and post may also be whole addresses."`
 	Get         string            `yaml:"get" example:"/v1/orders" doc:"Path to GET."`
 	Post        string            `yaml:"post" doc:"Path to POST, with body."`
+	Push        bool              `yaml:"push" doc:"Instead of get and post: read nothing. Records come only by POST /v1/pipelines/NAME/records. Of source's other keys only format, key and limits apply."`
 	Body        Body              `yaml:"body" doc:"Body of the POST: a mapping is sent as JSON, a text as it is."`
 	Query       Params            `yaml:"query" doc:"Query parameters."`
 	Headers     map[string]Secret `yaml:"headers" doc:"Request headers. Their values are kept out of logs."`

@@ -23,6 +23,7 @@ const (
 	KindAuth        Kind = "auth"         // the login failed
 	KindCursor      Kind = "cursor"       // the saved cursor does not fit this source
 	KindCancelled   Kind = "cancelled"    // the caller's context ended
+	KindPush        Kind = "push"         // there is no API to read: records are pushed
 )
 
 // Error is why a page could not be read, after all retries. Its text is for people, says what to do where that is

@@ -31,6 +31,9 @@ func (s *Source) Read(ctx context.Context, from record.Cursor) iter.Seq2[record.
 }
 
 func (s *Source) read(ctx context.Context, from record.Cursor, yield func(record.Part, error) bool) error {
+	if s.first == nil {
+		return s.nothingToRead()
+	}
 	pos, err := s.position(from)
 	if err != nil {
 		return err

@@ -55,7 +55,7 @@ type Source struct {
 	secrets  *secrets
 
 	template *template
-	first    *request // for the first page of a first pull: what Fetch asks
+	first    *request // for the first page of a first pull: what Fetch asks; nil when nothing is read (cfg.Push)
 	client   *client
 	tokens   *tokens // nil without oauth2
 	limiters *Limiters
@@ -89,8 +89,15 @@ func New(cfg config.Source, opt Options) (*Source, error) {
 	if err := s.prepare(&opt); err != nil {
 		return nil, fmt.Errorf("source of %s: %w", opt.Pipeline, err)
 	}
-	s.limiter = s.limiters.join(s.host, s, cfg.Rate)
+	if s.first != nil {
+		s.limiter = s.limiters.join(s.host, s, cfg.Rate)
+	}
 	return s, nil
+}
+
+// nothingToRead is the answer of a source without an API to all but Split.
+func (s *Source) nothingToRead() *Error {
+	return failf(KindPush, "pipeline %s reads no API (source.push): send its records to POST /v1/pipelines/%s/records", s.pipeline, s.pipeline)
 }
 
 // complete fills in defaults, for a configuration that was not loaded.
@@ -140,6 +147,10 @@ func complete(cfg *config.Source, opt *Options) {
 
 func (s *Source) prepare(opt *Options) (err error) {
 	cfg := &s.cfg
+	if cfg.Push {
+		s.template = &template{}
+		return s.compile()
+	}
 	if s.template, err = newTemplate(cfg, opt.UserAgent); err != nil {
 		return err
 	}
@@ -279,6 +290,9 @@ func isNoAuth(a *config.SourceAuth) bool {
 // which limits.envelope bounds. The part's cursors are empty. Errors are *Error; ctx bounds it as it does Read.
 func (s *Source) Fetch(ctx context.Context) (record.Part, error) {
 	var part record.Part
+	if s.first == nil {
+		return part, s.nothingToRead()
+	}
 	err := s.patiently(ctx, s.first, func(ctx context.Context) (err error) {
 		part, err = s.fetch(ctx)
 		return err
@@ -336,6 +350,9 @@ func (s *Source) Split(contentType string, body []byte) (record.Part, error) {
 // Describe gives the method and address that Read would ask, such as "GET https://api.example.com/orders?after=7", with
 // secrets masked.
 func (s *Source) Describe(from record.Cursor) (string, error) {
+	if s.first == nil {
+		return "", s.nothingToRead()
+	}
 	pos, err := s.position(from)
 	if err != nil {
 		return "", err
@@ -353,6 +370,9 @@ func (s *Source) describe(r *request) string {
 
 // Close closes idle connections and gives up the source's part in rate limits. Reads under way go on.
 func (s *Source) Close() {
+	if s.first == nil {
+		return
+	}
 	s.limiters.leave(s.host, s)
 	s.client.close()
 }

@@ -344,6 +344,35 @@ func TestSplitPushedBodies(t *testing.T) {
 	}
 }
 
+// TestPush: a source without an API splits what is pushed as any other does, and says of everything else why not.
+func TestPush(t *testing.T) {
+	s := open(t, config.Source{Push: true, Key: ".id"}, Options{})
+	part, err := s.Split(jsonType, []byte(`[{"id":7,"a":1},{"a":2}]`))
+	if err != nil || len(part.Records) != 2 || part.Records[0].ID != record.ID("p", "7", []byte(`{"id":7,"a":1}`)) {
+		t.Errorf("split: %+v, %v", part.Records, err)
+	}
+	const want = "push: pipeline p reads no API (source.push): send its records to POST /v1/pipelines/p/records"
+	said := func(what string, err error) {
+		t.Helper()
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != KindPush || e.Error() != want {
+			t.Errorf("%s: %v, want %s", what, err, want)
+		}
+	}
+	_, err = s.Fetch(t.Context())
+	said("fetch", err)
+	_, err = s.Describe(nil)
+	said("describe", err)
+	reads := 0
+	for _, err := range s.Read(t.Context(), nil) {
+		reads++
+		said("read", err)
+	}
+	if reads != 1 {
+		t.Errorf("read yields %d times", reads)
+	}
+}
+
 func FuzzLines(f *testing.F) {
 	f.Add([]byte("{\"a\":1}\n[2]\n\"x\"\n"), 3)
 	f.Add([]byte("{\"a\":1}\nnope\n{\"a\":"), 1)
