@@ -30,8 +30,8 @@ type FaultHarness struct {
 	Tier queue.Tier
 	// Outage is how long the broker is out of reach. Default: the environment's FERRY_TEST_OUTAGE (CI: 60s), or 3 s.
 	Outage time.Duration
-	// Unordered is true for a broker that promises no order.
-	Unordered bool
+	// Unordered is true for a broker that promises no order, OrderByKey for one that promises it to records of one key.
+	Unordered, OrderByKey bool
 	// Lacks as in Harness; with Browse, records are read back by Receive and Ack.
 	Lacks Lacks
 
@@ -40,7 +40,7 @@ type FaultHarness struct {
 
 // RunFaults carries records through each fault, trying again as the engine does, and reads them back: none is lost;
 // none is doubled by commits of the tiers ExactlyOnce and Deduplicated, nor by publishing in the tier Deduplicated; what
-// is doubled elsewhere has the same id; order is kept. The log says the counts.
+// is doubled elsewhere has the same id; order is kept, as far as it is promised. The log says the counts.
 func RunFaults(t *testing.T, h FaultHarness) {
 	t.Run("network", func(t *testing.T) { // one group, so that it has ended when RunFaults returns
 		for _, c := range networkFaults {
@@ -104,6 +104,8 @@ var brokerFaults = []faultCase{
 
 const (
 	faultRecords = 3000
+	// faultKeys is how many keys they have: each comes often enough for its order to be seen.
+	faultKeys = 50
 	// disturbances is how often a fault comes that can come again.
 	disturbances = 10
 	// oneTry bounds one try, as the engine's commit timeout does.
@@ -159,7 +161,11 @@ func (f *faults) carry(w write, disturb func(i int)) {
 	if most := f.q.Info().Limits.CommitRecords; most > 0 {
 		size = min(size, most)
 	}
-	batches := slices.Collect(slices.Chunk(recs(f.topic, 0, faultRecords), size))
+	records := make([]record.Record, faultRecords)
+	for i := range records {
+		records[i] = f.rec(i)
+	}
+	batches := slices.Collect(slices.Chunk(records, size))
 	ctx, cancel := context.WithTimeout(context.Background(), f.h.patience+2*f.h.Outage)
 	defer cancel()
 
@@ -204,6 +210,13 @@ func (f *faults) carry(w write, disturb func(i int)) {
 		f.Fatal("the queue does not connect through the network")
 	}
 	f.judge()
+}
+
+// rec is the i-th record.
+func (f *faults) rec(i int) record.Record {
+	r := rec(f.topic, i)
+	r.Key = fmt.Sprintf("key-%d", i%faultKeys)
+	return r
 }
 
 // patiently tries again as the engine does.
@@ -326,10 +339,11 @@ func (f *faults) judge() {
 	}
 	place := make(map[string]int, faultRecords)
 	for i := range faultRecords {
-		place[rec(f.topic, i).ID] = i
+		place[f.rec(i).ID] = i
 	}
-	var read, doubled, late, next int
+	var read, doubled, late int
 	seen := make(map[string]bool, faultRecords)
+	next := map[string]int{} // by key; all records are of one where the order of all is promised
 	take := func(r record.Record) {
 		read++
 		i, ours := place[r.ID]
@@ -341,18 +355,23 @@ func (f *faults) judge() {
 			doubled++
 			return
 		}
-		f.same(r, rec(f.topic, i), fmt.Sprintf("record %d", i))
+		f.same(r, f.rec(i), fmt.Sprintf("record %d", i))
 		seen[r.ID] = true
-		if i < next {
+		key := ""
+		if f.h.OrderByKey {
+			key = r.Key
+		}
+		if i < next[key] {
 			late++
 		}
-		next = max(next, i+1)
+		next[key] = max(next[key], i+1)
 	}
 	// Reading may lag behind what is confirmed, and what a broken connection had taken comes again only later.
 	for end := time.Now().Add(min(40*time.Second, f.h.patience/3)); ; f.wait(50 * time.Millisecond) {
 		if !f.h.Lacks.Browse {
-			read, doubled, late, next = 0, 0, 0, 0
+			read, doubled, late = 0, 0, 0
 			clear(seen)
+			clear(next)
 		}
 		got := f.all(direct, f.topic)
 		for _, r := range got {
@@ -372,6 +391,6 @@ func (f *faults) judge() {
 		f.Errorf("%d records are doubled in a queue of the tier %s", doubled, f.h.Tier)
 	}
 	if late > 0 && !f.h.Unordered {
-		f.Errorf("%d records came before an earlier one of their pipeline", late)
+		f.Errorf("%d records came before an earlier one of their pipeline, or of their key", late)
 	}
 }

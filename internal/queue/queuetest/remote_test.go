@@ -312,19 +312,31 @@ func TestFaultsAreFound(t *testing.T) {
 			t.Parallel()
 			h := remoteHarness(t, tt.d)
 			h.patience = 3 * time.Second
-			var all []string
-			for _, c := range slices.Concat(networkFaults, brokerFaults) {
-				failed := watchFault(t, c, h)
-				for _, text := range failed {
-					if strings.Contains(text, tt.want) {
-						return
-					}
-				}
-				all = append(all, failed...)
-			}
-			t.Errorf("no case finds it; failures: %q", all)
+			mustFind(t, h, tt.want)
 		})
 	}
+	t.Run("only keys have an order, and what is tried again is in another", func(t *testing.T) {
+		t.Parallel()
+		h := remoteHarness(t, defects{reverses: true})
+		h.OrderByKey = true
+		mustFind(t, h, "came before an earlier one")
+	})
+}
+
+// mustFind wants some case to fail with this.
+func mustFind(t *testing.T, h FaultHarness, want string) {
+	t.Helper()
+	var all []string
+	for _, c := range slices.Concat(networkFaults, brokerFaults) {
+		failed := watchFault(t, c, h)
+		for _, text := range failed {
+			if strings.Contains(text, want) {
+				return
+			}
+		}
+		all = append(all, failed...)
+	}
+	t.Errorf("no case finds it; failures: %q", all)
 }
 
 // watchFault runs one case and tells how it failed.

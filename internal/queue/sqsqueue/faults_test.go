@@ -36,7 +36,8 @@ func TestFaults(t *testing.T) {
 func (k sort) faults(url string) queuetest.FaultHarness {
 	cursors := queuetest.NewCursors()
 	return queuetest.FaultHarness{
-		Tier: k.tier, Unordered: k.lacks.Order, Lacks: k.lacks,
+		Tier: k.tier, Lacks: k.lacks,
+		Unordered: k.parameters == "&fifo=false", OrderByKey: k.parameters == "&group=key",
 		Open: func(t testing.TB, n *queuetest.Network) queue.Queue {
 			c := parse(t, url+k.parameters)
 			c.Dial, c.Timeout = n.Dial, 2*time.Second
