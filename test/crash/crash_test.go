@@ -110,9 +110,11 @@ func newFolder(t *testing.T, config string) string {
 func TestRunKilled(t *testing.T) {
 	for _, point := range []string{"fetched", "committing", "committed", "random"} {
 		t.Run(point, func(t *testing.T) {
+			t.Parallel() // a start, and a read-back, mostly waits
 			dir, kills, pulls := newFolder(t, ordersConfig), 0, 0
+			within := timeOf(t, point, newFolder(t, ordersConfig))
 			for kills < *rounds {
-				if pullOnce(t, dir, point, true) {
+				if pullOnce(t, dir, point, within) {
 					kills++
 					continue
 				}
@@ -120,7 +122,7 @@ func TestRunKilled(t *testing.T) {
 				pulls++
 				dir = newFolder(t, ordersConfig)
 			}
-			for pullOnce(t, dir, point, false) {
+			for pullOnce(t, dir, "", 0) {
 				t.Fatal("killed although nobody did")
 			}
 			verifyOrders(t, dir)
@@ -129,11 +131,25 @@ func TestRunKilled(t *testing.T) {
 	}
 }
 
-// pullOnce runs the pipeline until it ends or is killed, and tells whether it was.
-func pullOnce(t *testing.T, dir, point string, kill bool) bool {
+// timeOf is how long a pull takes that nobody disturbs, for kills at random moments of it; 0 for other points.
+func timeOf(t *testing.T, point, dir string) time.Duration {
+	t.Helper()
+	if point != "random" {
+		return 0
+	}
+	begin := time.Now()
+	if pullOnce(t, dir, "", 0) {
+		t.Fatal("killed although nobody did")
+	}
+	return time.Since(begin)
+}
+
+// pullOnce runs the pipeline until it ends or is killed, and tells whether it was. It is killed at the point, or at a
+// random moment within that time, or, with the point "", not at all.
+func pullOnce(t *testing.T, dir, point string, within time.Duration) bool {
 	t.Helper()
 	crashAt := ""
-	if kill && point != "random" {
+	if point != "" && point != "random" {
 		crashAt = fmt.Sprintf("%s:%d", point, 1+rand.IntN(5))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -144,8 +160,8 @@ func pullOnce(t *testing.T, dir, point string, kill bool) bool {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if kill && point == "random" {
-		timer := time.AfterFunc(time.Duration(20+rand.IntN(600))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+	if point == "random" {
+		timer := time.AfterFunc(rand.N(within), func() { _ = cmd.Process.Kill() })
 		defer timer.Stop()
 	}
 	err := cmd.Wait()

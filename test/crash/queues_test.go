@@ -70,15 +70,23 @@ func TestRunKilledRabbitMQStream(t *testing.T) { killRuns(t, rabbitMQStream(t)) 
 func TestRunKilledSQS(t *testing.T)            { killRuns(t, sqsFIFO(t)) }
 
 func killRuns(t *testing.T, o outside) {
+	t.Parallel() // each has a broker of its own, and each point a topic
 	for _, point := range []string{"fetched", "committing", "committed", "random"} {
 		t.Run(point, func(t *testing.T) {
+			t.Parallel()
 			kills, pulls, doubled := 0, 0, 0
+			dir, _ := o.folder(t, "")
+			within := timeOf(t, point, dir)
 			for kills < *rounds {
 				dir, topic := o.folder(t, "")
-				for kills < *rounds && pullOnce(t, dir, point, true) {
+				begin, before := time.Now(), kills
+				for kills < *rounds && pullOnce(t, dir, point, within) {
 					kills++
 				}
-				if pullOnce(t, dir, point, false) {
+				if kills == before { // the whole pull was over before its moment came, so it takes less by now
+					within = time.Since(begin)
+				}
+				if pullOnce(t, dir, "", 0) {
 					t.Fatal("killed although nobody did")
 				}
 				doubled += o.verify(t, dir, topic)

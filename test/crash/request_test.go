@@ -118,6 +118,7 @@ func TestRequestsKilled(t *testing.T) {
 	url := mock(t)
 	for _, point := range []string{"fetched", "committing", "committed", "random"} {
 		t.Run(point, func(t *testing.T) {
+			t.Parallel()
 			dir := newFolder(t, processConfig(url))
 			var told answers
 			for range *rounds {

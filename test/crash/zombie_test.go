@@ -45,7 +45,7 @@ func zombieAndHeir(t *testing.T, slow, heir string) {
 		t.Fatal(err)
 	}
 
-	if pullOnce(t, heir, "", false) {
+	if pullOnce(t, heir, "", 0) {
 		t.Fatal("the heir was killed")
 	}
 	if err := zombie.Process.Signal(syscall.SIGCONT); err != nil {
