@@ -75,7 +75,7 @@ type Paginate struct {
 // CursorPaging carries a token from one answer into the next request.
 type CursorPaging struct {
 	From string `yaml:"from" check:"from" required:"true" example:".meta.next" doc:"jq path in the body, or header.NAME."`
-	Into string `yaml:"into" check:"into" required:"true" example:"query.after" doc:"query.NAME, header.NAME or body.PATH."`
+	Into string `yaml:"into" check:"into" required:"true" example:"query.after" doc:"query.NAME, header.NAME or body.PATH. A token is a text or a number, in a body any JSON."`
 }
 
 // PagePaging numbers pages.

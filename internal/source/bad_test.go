@@ -120,12 +120,12 @@ func TestBadAnswers(t *testing.T) {
 		{"no answer", config.Source{}, raw(""), "network: EOF"},
 		{"no http", config.Source{}, raw("SSH-2.0-x\r\n\r\n"), "network: net/http: HTTP/1.x transport connection broken: malformed HTTP response \"SSH-2.0-x\""},
 		// Places
-		{"no such place", data, reply(jsonType, `{"error":"quota","code":7}`), "content: the page has nothing at records .data[]; it has error, code"},
-		{"nothing at all", data, reply(jsonType, `{}`), "content: the page has nothing at records .data[]; it is an empty object"},
-		{"an object in place", data, reply(jsonType, `{"data":{"a":1}}`), "content: records .data[] meets a value of type object where it expects an array"},
+		{"no such place", data, reply(jsonType, `{"error":"quota","code":7}`), `content: the page has nothing at records .data[]; it has error, code; the page begins with: {"error":"quota","code":7}`},
+		{"nothing at all", data, reply(jsonType, `{}`), "content: the page has nothing at records .data[]; it is an empty object; the page begins with: {}"},
+		{"an object in place", data, reply(jsonType, `{"data":{"a":1}}`), `content: records .data[] meets a value of type object where it expects an array; the page begins with: {"data":{"a":1}}`},
 		{"an array on the way", config.Source{Records: ".a.b[]"}, reply(jsonType, `{"a":[1]}`), "content: records .a.b[] meets a value of type array where it expects an object with \"b\""},
 		{"twice", data, reply(jsonType, `{"data":[1],"data":[2]}`), "content: the page has \"data\" twice"},
-		{"program fails", config.Source{Records: ".a | map(.b)[]"}, reply(jsonType, `{"a":3}`), "content: records .a | map(.b)[] fails on the page: cannot iterate over: number (3)"},
+		{"program fails", config.Source{Records: ".a | map(.b)[]"}, reply(jsonType, `{"a":3}`), `content: records .a | map(.b)[] fails on the page: cannot iterate over: number (3); the page begins with: {"a":3}`},
 		{"lines begin with what is no line", config.Source{Format: "ndjson"}, reply(jsonType, "id,name\n1,a\n"), "content: the body is not JSON; it begins with: id,name 1,a"},
 		{"first line broken", config.Source{Format: "ndjson"}, reply(jsonType, "2024,a\n"), "content: the body is not valid JSON: something follows the value in its line at byte 4"},
 		// Limits

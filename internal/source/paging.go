@@ -153,7 +153,7 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 	case styleURL:
 		raw, found, err := s.paging.from.find(ctx, "paginate.next_url", pg)
 		if err != nil || !found {
-			return to, false, s.astray(pg), err
+			return to, false, s.astray(from, pg), err
 		}
 		if raw[0] != '"' {
 			return to, false, "", failf(KindContent, "paginate.next_url %s is %s, which is no address", s.paging.from.src, s.secrets.sample(raw, 80))
@@ -162,7 +162,7 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 	case styleCursor:
 		raw, found, err := s.paging.from.find(ctx, "paginate.cursor.from", pg)
 		if err != nil || !found {
-			return to, false, s.astray(pg), err
+			return to, false, s.astray(from, pg), err
 		}
 		return to, true, "", s.carry(to, from, raw)
 	}
@@ -170,11 +170,12 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 	return to, more, "", err
 }
 
-// astray warns where the pages seem to end because the path to the next one is wrong: not even the object is there in
-// which it should be named (of .meta.next, the .meta), or nothing is named there and something is elsewhere.
-func (s *Source) astray(pg *page) string {
+// astray warns where the first page, at from, seems to be the last only because the path to the next one is wrong:
+// something is named elsewhere; or not even the object is there in which it should be named (of .meta.next, the .meta),
+// and the page has something else beside its records. From a later page on the path has shown that it leads somewhere.
+func (s *Source) astray(from *position, pg *page) string {
 	x := s.paging.from.body
-	if x == nil || x.program != nil || pg.envelope == nil {
+	if x == nil || x.program != nil || pg.envelope == nil || from.Pages > 0 {
 		return ""
 	}
 	steps := x.path.Steps()
@@ -192,7 +193,27 @@ func (s *Source) astray(pg *page) string {
 	if _, found, err := jsonscan.Get(pg.envelope, steps[:len(steps)-1]); found || err != nil {
 		return ""
 	}
-	return fmt.Sprintf("the page has nothing where %s would be, which was taken for the end of the pages; check the path", x.src)
+	if name := s.beside(pg.envelope); name != "" {
+		return fmt.Sprintf("the page has nothing where %s would be, which was taken for the end of the pages, but it has %s; check the path", x.src, name)
+	}
+	return "" // some APIs leave out the whole object at the end
+}
+
+// beside is the name of a member of a page that may lead to the next page: it holds an object or a text, and the records
+// do not lie in it.
+func (s *Source) beside(envelope []byte) string {
+	w := jsonscan.Walk(envelope, 0, jsonscan.MaxDepth)
+	for w.Next() {
+		kind := jsonscan.KindOf(w.Value()[0])
+		if kind != jsonscan.Object && kind != jsonscan.String {
+			continue
+		}
+		if steps := s.records.steps; len(steps) > 0 && jsonscan.KeyIs(w.Key(), steps[0].Key) {
+			continue
+		}
+		return s.secrets.sample(w.Key(), 40)
+	}
+	return ""
 }
 
 // empties says whether too many pages without records have followed each other.
@@ -203,10 +224,10 @@ func empties(to *position) error {
 	return nil
 }
 
-// carry takes a token over.
+// carry takes a token over: a text or a number, and for a body any JSON, as in Elasticsearch's search_after.
 func (s *Source) carry(to, from *position, raw []byte) error {
-	if kind := jsonscan.KindOf(raw[0]); kind != jsonscan.String && kind != jsonscan.Number {
-		return failf(KindContent, "paginate.cursor.from %s is an %s, which is no token", s.paging.from.src, kind)
+	if kind := jsonscan.KindOf(raw[0]); kind != jsonscan.String && kind != jsonscan.Number && s.paging.into.in != "body" {
+		return failf(KindContent, "paginate.cursor.from %s is an %s, which is no token, but into: body.NAME", s.paging.from.src, kind)
 	}
 	if len(raw) > maxToken {
 		return failf(KindLimit, "the token for the next page has %d bytes; more than %d are not carried", len(raw), maxToken)
@@ -371,13 +392,16 @@ func (s *Source) guess(ctx context.Context, pg *page) (link, warning string, err
 			return text, "", nil
 		}
 		if warning == "" {
-			warning = fmt.Sprintf("the page has %s at %s, which is no address; if it leads to the next page, set paginate: cursor", s.secrets.sample(raw, 40), g)
+			warning = fmt.Sprintf("the page has %s at %s, which is no address; if it leads to the next page, set paginate: {cursor: {from: %s, into: query.NAME}}", s.secrets.sample(raw, 40), g, g)
 		}
 	}
 	for _, h := range s.hints {
 		raw, found, err := h.Get(pg.envelope)
 		if err == nil && found && !isEmptyValue(raw) && warning == "" {
 			warning = fmt.Sprintf("the page has %s at %s and so seems to have a next one; set paginate to follow it, or to none", s.secrets.sample(raw, 40), h)
+			if kind := jsonscan.KindOf(raw[0]); kind == jsonscan.String || kind == jsonscan.Number {
+				warning = fmt.Sprintf("the page has %s at %s and so seems to have a next one; set paginate: {cursor: {from: %s, into: query.NAME}} to follow it, or to none", s.secrets.sample(raw, 40), h, h)
+			}
 		}
 	}
 	return "", warning, nil

@@ -304,7 +304,7 @@ func TestPaginationRefuses(t *testing.T) {
 		paginate   config.Paginate
 		want       string
 	}{
-		{"object as token", `{"r":[1],"n":{}}`, config.Paginate{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}, "content: paginate.cursor.from .n is an object, which is no token"},
+		{"object as token", `{"r":[1],"n":{}}`, config.Paginate{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}, "content: paginate.cursor.from .n is an object, which is no token, but into: body.NAME"},
 		{"huge token", `{"r":[1],"n":"` + strings.Repeat("x", 5000) + `"}`, config.Paginate{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}, "limit: the token for the next page has 5002 bytes; more than 4096 are not carried"},
 		{"number as address", `{"r":[1],"n":7}`, config.Paginate{NextURL: ".n"}, "content: paginate.next_url .n is 7, which is no address"},
 		{"broken address", `{"r":[1],"n":"http://[::1"}`, config.Paginate{NextURL: ".n"}, "content: the next page's address cannot be parsed: http://[::1"},
@@ -344,12 +344,17 @@ func TestPaginationRefuses(t *testing.T) {
 
 // A path to the next page that leads nowhere is the end, but is mentioned where the end is in doubt.
 func TestPathAstray(t *testing.T) {
-	const nowhere = "the page has nothing where .meta.next would be, which was taken for the end of the pages; check the path"
+	nowhere := func(but string) string {
+		return "the page has nothing where .meta.next would be, which was taken for the end of the pages, but it has " + but + "; check the path"
+	}
 	elsewhere := func(what, path string) string {
 		return "the page has nothing at .meta.next, which was taken for the end of the pages, but " + what + " at " + path + "; check the path"
 	}
 	for page, want := range map[string]string{
-		`{"r":[1]}`:                                   nowhere,
+		`{"r":[1]}`: "", // the whole object is left out at the end, perhaps
+		`{"r":[1],"count":1,"rest":[],"ok":true}`:     "",
+		`{"r":[1],"page":{"after":"abc"}}`:            nowhere(`"page"`),
+		`{"total":1,"r":[1],"after":"abc"}`:           nowhere(`"after"`),
 		`{"r":[1],"meta":{}}`:                         "",
 		`{"r":[1],"meta":null}`:                       "",
 		`{"r":[1],"meta":{"next":null}}`:              "",
@@ -372,11 +377,54 @@ func TestPathAstray(t *testing.T) {
 	}
 }
 
+// Where a later page leaves the whole object out, the path has shown that it leads somewhere.
+func TestPathAstrayOnceFound(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		page := `{"kind":"list","r":[1],"paging":{"next":{"after":"2"}}}`
+		if r.URL.Query().Get("after") == "2" {
+			page = `{"kind":"list","r":[2]}`
+		}
+		reply(jsonType, page)(w, r)
+	})
+	by := config.Paginate{Cursor: &config.CursorPaging{From: ".paging.next.after", Into: "query.after"}}
+	p := readAll(t, open(t, config.Source{Base: url, Records: ".r[]", Paginate: by}, Options{}), nil)
+	if len(p.data) != 2 || len(p.warnings) != 0 {
+		t.Errorf("%d records, warnings %q", len(p.data), p.warnings)
+	}
+}
+
+// TestStructuredToken: a token that is an array or an object goes into a body as it is, as in Elasticsearch's search_after,
+// and survives in the cursor; the same one twice is a loop.
+func TestStructuredToken(t *testing.T) {
+	var asked []string
+	pages := map[string]string{
+		`{"size":2}`:                                    `{"hits":[{"n":1,"sort":[1,"a"]},{"n":2,"sort":[2,"b"]}]}`,
+		`{"search_after":[2,"b"],"size":2}`:             `{"hits":[{"n":3,"sort":{"key":{"S":"<&>"}}}]}`,
+		`{"search_after":{"key":{"S":"<&>"}},"size":2}`: `{"hits":[]}`,
+	}
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		asked = append(asked, string(body))
+		reply(jsonType, pages[string(body)])(w, r)
+	})
+	cfg := config.Source{
+		Post: url, Body: config.Body{JSON: []byte(`{"size":2}`)}, Records: ".hits[]",
+		Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".hits[-1].sort", Into: "body.search_after"}},
+	}
+	if p := readAll(t, open(t, cfg, Options{}), nil); len(p.data) != 3 || len(asked) != 3 {
+		t.Errorf("%d records by %q", len(p.data), asked)
+	}
+	pages[`{"search_after":{"key":{"S":"<&>"}},"size":2}`] = `{"hits":[{"n":4,"sort":[2,"b"]}]}`
+	if _, err := tryAll(t, open(t, cfg, Options{}), nil); err == nil || !strings.Contains(err.Error(), "loop: the token for the next page is the one of 2 pages ago") {
+		t.Errorf("a loop ends with %v", err)
+	}
+}
+
 // auto says when it does not understand that there is more.
 func TestAutoWarns(t *testing.T) {
 	for page, want := range map[string]string{
-		`{"items":[{}],"next":"abc"}`:               `the page has "abc" at .next, which is no address; if it leads to the next page, set paginate: cursor`,
-		`{"items":[{}],"next_page_token":"abc"}`:    `the page has "abc" at .next_page_token and so seems to have a next one; set paginate to follow it, or to none`,
+		`{"items":[{}],"next":"abc"}`:               `the page has "abc" at .next, which is no address; if it leads to the next page, set paginate: {cursor: {from: .next, into: query.NAME}}`,
+		`{"items":[{}],"next_page_token":"abc"}`:    `the page has "abc" at .next_page_token and so seems to have a next one; set paginate: {cursor: {from: .next_page_token, into: query.NAME}} to follow it, or to none`,
 		`{"items":[{}],"has_more":true}`:            `the page has true at .has_more and so seems to have a next one; set paginate to follow it, or to none`,
 		`{"items":[{}],"has_more":false,"next":""}`: "",
 	} {

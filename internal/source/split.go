@@ -303,7 +303,11 @@ func (p *splitter) run(ctx context.Context) error {
 	end := p.pos + len(p.envelope)
 	out, ends, err := p.s.records.program.program.Append(ctx, nil, nil, p.envelope)
 	if err != nil {
-		return expressionError(ctx, "records", p.s.records.program.src, err)
+		e := expressionError(ctx, "records", p.s.records.program.src, err)
+		if e.Kind == KindContent {
+			e.Detail += "; the page begins with: " + p.s.secrets.sample(p.envelope, 160)
+		}
+		return e
 	}
 	p.pos = end
 	if err := p.end(); err != nil {
@@ -382,7 +386,7 @@ func (p *splitter) walk(steps []jsonscan.Step, keep bool) error {
 			p.pos = end
 			return err
 		case len(steps) > 0:
-			return failf(KindContent, "records %s meets a value of type %s where it expects an array", p.s.records.src, kind)
+			return failf(KindContent, "records %s meets a value of type %s where it expects an array%s", p.s.records.src, kind, p.begins())
 		}
 		if keep {
 			p.envelope = append(p.envelope, "null"...)
@@ -452,9 +456,18 @@ func (p *splitter) members(steps []jsonscan.Step, keep bool) error {
 		if len(names) > 0 {
 			has = "it has " + strings.Join(names, ", ")
 		}
-		return failf(KindContent, "the page has nothing at records %s; %s", p.s.records.src, has)
+		return failf(KindContent, "the page has nothing at records %s; %s%s", p.s.records.src, has, p.begins())
 	}
 	return nil
+}
+
+// begins shows the beginning of the page to whoever has to find out why its records are not where they should be: APIs
+// tell of errors so, with status 200.
+func (p *splitter) begins() string {
+	if p.base > 0 {
+		return ""
+	}
+	return "; the page begins with: " + p.s.secrets.sample(p.buf, 160)
 }
 
 // elements takes those of the array at pos as records.
