@@ -82,7 +82,7 @@ type CursorPaging struct {
 type PagePaging struct {
 	Into     string `yaml:"into" check:"into" default:"query.page" doc:"Where the page's number goes: query.NAME, header.NAME or body.PATH."`
 	Start    int    `yaml:"start" default:"1" doc:"Number of the first page."`
-	Total    string `yaml:"total" check:"jqpath" example:".total_pages" doc:"jq path to the number of pages. Absent: the first page without records is the end."`
+	Total    string `yaml:"total" check:"from" example:".total_pages" doc:"Number of pages: jq path in the body, or header.NAME. Absent: the first page without records is the end."`
 	Size     int    `yaml:"size" min:"1" doc:"Records to ask for in a page."`
 	SizeInto string `yaml:"size_into" check:"into" example:"query.per_page" doc:"Where the size goes."`
 }
@@ -91,7 +91,7 @@ type PagePaging struct {
 type OffsetPaging struct {
 	Into      string `yaml:"into" check:"into" default:"query.offset" doc:"Where the offset goes."`
 	Start     int    `yaml:"start" default:"0" doc:"Offset of the first record."`
-	Total     string `yaml:"total" check:"jqpath" example:".total" doc:"jq path to the number of records. Absent: the first page without records is the end."`
+	Total     string `yaml:"total" check:"from" example:".total" doc:"Number of records: jq path in the body, or header.NAME. Absent: the first page without records is the end."`
 	Limit     int    `yaml:"limit" min:"1" doc:"Records to ask for in a page."`
 	LimitInto string `yaml:"limit_into" check:"into" example:"query.limit" doc:"Where the limit goes."`
 }

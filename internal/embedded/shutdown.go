@@ -24,7 +24,9 @@ func shutdown(ns *server.Server) {
 		}
 	}
 	limit := time.Now().Add(stopLimit)
-	for idle := 0; idle < stopLooks && time.Now().Before(limit); time.Sleep(time.Millisecond) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for idle := 0; idle < stopLooks && time.Now().Before(limit); <-tick.C {
 		js, err := ns.Jsz(nil)
 		if err != nil || js.Disabled {
 			break

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the tables that are made from cod
 
 var pages = []string{
 	"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/architecture.md", "docs/configuration.md",
-	"docs/deployment.md", "docs/guarantees.md", "docs/invariants.md", "docs/operations.md", "docs/queues.md", "docs/scaling.md",
+	"docs/deployment.md", "docs/guarantees.md", "docs/invariants.md", "docs/operations.md", "docs/queues.md", "docs/recipes.md", "docs/scaling.md",
 	"docs/state.md",
 }
 
