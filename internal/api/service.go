@@ -106,6 +106,7 @@ type PreviewRecord struct {
 type Pipeline struct {
 	Name     string     `json:"name"`
 	Topic    string     `json:"topic"`
+	Push     bool       `json:"push,omitempty" doc:"It reads nothing: its records are pushed, and it cannot be run."`
 	State    string     `json:"state" enum:"idle,running,paused,failing" doc:"failing: the last run failed."`
 	Reason   string     `json:"reason,omitempty" doc:"Why the last run ended as it did, or why the pipeline waits."`
 	Schedule string     `json:"schedule,omitempty" example:"every 5m0s"`

@@ -144,7 +144,7 @@ func (a *App) Pipeline(ctx context.Context, name string) (api.Pipeline, error) {
 		return api.Pipeline{}, schedulerProblem(err)
 	}
 	view := api.Pipeline{
-		Name: name, Topic: p.Topic(), State: st.State, Schedule: st.Schedule, Counters: p.totals.view(),
+		Name: name, Topic: p.Topic(), Push: a.cfg.Pipelines[name].Source.Push, State: st.State, Schedule: st.Schedule, Counters: p.totals.view(),
 	}
 	if !st.NextRun.IsZero() {
 		view.NextRun = &st.NextRun

@@ -107,12 +107,12 @@ function card(p) {
   return el("article.card", {},
     el("div.top", {},
       el("h3", {}, p.name), el("span.pill." + p.state, {}, p.state),
-      el("button", { type: "button", disabled: running, onclick: () => start(p.name), "aria-label": "Run " + p.name }, running ? "Running" : "Run")),
+      p.push ? null : el("button", { type: "button", disabled: running, onclick: () => start(p.name), "aria-label": "Run " + p.name }, running ? "Running" : "Run")),
     el("p", {}, "→ " + p.topic + (schedule ? " · " + schedule : "")),
     el("dl.counts", {}, ...counts.map(([k, name]) =>
       el("div" + (k === "dead" && p.counters[k] > 0 ? ".alarm" : ""), {}, el("dt", {}, name), el("dd", { title: count(p.counters[k]) }, short(p.counters[k]))))),
     bar,
-    last ? el("p", { title: when(run.ended || run.started) }, last) : el("p", {}, "No run yet"),
+    last ? el("p", { title: when(run.ended || run.started) }, last) : el("p", {}, p.push ? "Takes the records that are pushed" : "No run yet"),
     p.reason ? el(p.state === "failing" ? "p.why" : "p.calm", {}, p.reason) : null);
 }
 
