@@ -21,7 +21,7 @@ const description = `ferry carries records from HTTP APIs to a message queue, ea
 
 **Errors** are problem documents (RFC 9457, ` + "`application/problem+json`" + `). Their ` + "`type`" + ` is stable: ` + "`/problems/`" + ` and a code; GET it to read what to do. Every broken rule of a request is listed at once.
 
-**Safe repetition.** Send an ` + "`Idempotency-Key`" + ` with a POST: the same request with the same key gets the first answer again, with ` + "`Idempotent-Replayed: true`" + `, for 24 hours on this instance. A failure (5xx) is not kept: the repetition tries again.
+**Safe repetition.** Send an ` + "`Idempotency-Key`" + ` with a POST: the same request with the same key gets the first answer again, with ` + "`Idempotent-Replayed: true`" + `, for 24 hours, on every instance that shares the state. A failure (5xx) is not kept: the repetition tries again.
 
 **Durability.** An answer that says "processed" is sent only after the record is durable in the queue.
 
