@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -139,11 +138,11 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 	case styleNone:
 		return to, false, "", nil
 	case styleAuto:
-		link, warning, err := s.guess(ctx, pg)
-		if link == "" || err != nil {
-			return to, false, warning, err
+		link, warning := s.guess(pg)
+		if link == "" {
+			return to, false, warning, nil
 		}
-		return to, true, warning, s.follow(to, from, pg, link)
+		return to, true, "", s.follow(to, from, pg, link)
 	case styleLink:
 		link := nextLink(pg.header["Link"])
 		if link == "" {
@@ -371,32 +370,46 @@ var hints = []string{
 	".meta.next_cursor", ".pagination.next_cursor", ".response_metadata.next_cursor",
 }
 
+// Places that say how many pages, or records, there are in all. They lead nowhere, but tell that a page is not all.
+var (
+	pageCounts = []string{
+		".total_pages", ".totalPages", ".page_count", ".pageCount", ".pages", ".last_page", ".lastPage", ".meta.total_pages",
+		".meta.totalPages", ".meta.last_page", ".meta.pagination.total_pages", ".pagination.total_pages", ".pagination.totalPages",
+		".pagination.pages", ".paging.total_pages", ".page.totalPages",
+	}
+	recordCounts = []string{
+		".total", ".total_count", ".totalCount", ".total_results", ".totalResults", ".total_records", ".totalSize", ".count",
+		".meta.total", ".meta.total_count", ".meta.totalCount", ".pagination.total", ".pagination.total_count", ".paging.total",
+		".page.totalElements", ".totalElements", ".hits.total.value",
+	}
+	pageHeaders   = []string{"X-Total-Pages", "X-WP-TotalPages", "X-Page-Count", "X-Pagination-Page-Count"}
+	recordHeaders = []string{"X-Total-Count", "X-Total", "X-WP-Total", "X-Pagination-Total-Count"}
+)
+
 // guess finds the next page's address for paginate: auto: a Link header, else one of the guesses, else none. Where the
 // page seems to say that there is more in a way that cannot be followed, it says so in the warning.
-func (s *Source) guess(ctx context.Context, pg *page) (link, warning string, err error) {
+func (s *Source) guess(pg *page) (link, warning string) {
 	if link := nextLink(pg.header["Link"]); link != "" {
-		return link, "", nil
+		return link, ""
 	}
-	if len(pg.envelope) == 0 || jsonscan.KindOf(pg.envelope[0]) != jsonscan.Object {
-		return "", "", nil
+	var page []byte
+	if len(pg.envelope) > 0 && jsonscan.KindOf(pg.envelope[0]) == jsonscan.Object {
+		page = outline(nil, pg.envelope, 3)
 	}
 	for _, g := range s.guesses {
-		raw, found, err := g.Get(pg.envelope)
-		if kind := new(jsonscan.KindError); err != nil && !errors.As(err, &kind) {
-			return "", "", expressionError(ctx, "paginate", "auto", err)
-		}
+		raw, found, err := g.Get(page)
 		if err != nil || !found || isEmptyValue(raw) || raw[0] != '"' {
 			continue
 		}
 		if text := textOf(raw); strings.HasPrefix(text, "http://") || strings.HasPrefix(text, "https://") || text[0] == '/' || text[0] == '?' {
-			return text, "", nil
+			return text, ""
 		}
 		if warning == "" {
 			warning = fmt.Sprintf("the page has %s at %s, which is no address; if it leads to the next page, set paginate: {cursor: {from: %s, into: query.NAME}}", s.secrets.sample(raw, 40), g, g)
 		}
 	}
 	for _, h := range s.hints {
-		raw, found, err := h.Get(pg.envelope)
+		raw, found, err := h.Get(page)
 		if err == nil && found && !isEmptyValue(raw) && warning == "" {
 			warning = fmt.Sprintf("the page has %s at %s and so seems to have a next one; set paginate to follow it, or to none", s.secrets.sample(raw, 40), h)
 			if kind := jsonscan.KindOf(raw[0]); kind == jsonscan.String || kind == jsonscan.Number {
@@ -404,7 +417,63 @@ func (s *Source) guess(ctx context.Context, pg *page) (link, warning string, err
 			}
 		}
 	}
-	return "", warning, nil
+	if warning == "" {
+		warning = s.counted(page, pg)
+	}
+	return "", warning
+}
+
+// counted warns when a page tells of more pages, or of more records, than it is and has.
+func (s *Source) counted(page []byte, pg *page) string {
+	beyond := func(paths []jq.Path, headers []string, than int) (place string, n int64) {
+		for _, p := range paths {
+			if raw, found, err := p.Get(page); err == nil && found {
+				if n, err := strconv.ParseInt(textOf(raw), 10, 64); err == nil && n > int64(than) {
+					return p.String(), n
+				}
+			}
+		}
+		for _, name := range headers {
+			if n, err := strconv.ParseInt(pg.header.Get(name), 10, 64); err == nil && n > int64(than) {
+				return "header." + name, n
+			}
+		}
+		return "", 0
+	}
+	if pg.records == 0 {
+		return ""
+	}
+	if place, n := beyond(s.pageCounts, pageHeaders, 1); place != "" {
+		return fmt.Sprintf("the page has %d at %s, and names no next one; set paginate: {page: {into: query.NAME, total: %s}} to read all, or to none", n, place, place)
+	}
+	if place, n := beyond(s.recordCounts, recordHeaders, pg.records); place != "" {
+		return fmt.Sprintf("the page has %d at %s and holds %d records, and names no next one; set paginate: {offset: {into: query.NAME, total: %s}}, or page, to read all, or to none", n, place, pg.records, place)
+	}
+	return ""
+}
+
+// outline appends an object without what lies in its arrays, and deeper than the places that are looked at: there are many
+// of them, and a page may be large.
+func outline(dst, object []byte, depth int) []byte {
+	dst = append(dst, '{')
+	w := jsonscan.Walk(object, 0, jsonscan.MaxDepth)
+	for first := true; w.Next(); first = false {
+		if !first {
+			dst = append(dst, ',')
+		}
+		dst = append(append(dst, w.Key()...), ':')
+		switch v := w.Value(); {
+		case v[0] == '[':
+			dst = append(dst, "[]"...)
+		case v[0] == '{' && depth > 1:
+			dst = outline(dst, v, depth-1)
+		case v[0] == '{':
+			dst = append(dst, "{}"...)
+		default:
+			dst = append(dst, v...)
+		}
+	}
+	return append(dst, '}')
 }
 
 func mustPaths(sources []string) []jq.Path {

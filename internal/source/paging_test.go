@@ -423,15 +423,44 @@ func TestStructuredToken(t *testing.T) {
 // auto says when it does not understand that there is more.
 func TestAutoWarns(t *testing.T) {
 	for page, want := range map[string]string{
-		`{"items":[{}],"next":"abc"}`:               `the page has "abc" at .next, which is no address; if it leads to the next page, set paginate: {cursor: {from: .next, into: query.NAME}}`,
-		`{"items":[{}],"next_page_token":"abc"}`:    `the page has "abc" at .next_page_token and so seems to have a next one; set paginate: {cursor: {from: .next_page_token, into: query.NAME}} to follow it, or to none`,
-		`{"items":[{}],"has_more":true}`:            `the page has true at .has_more and so seems to have a next one; set paginate to follow it, or to none`,
-		`{"items":[{}],"has_more":false,"next":""}`: "",
+		`{"items":[{}],"next":"abc"}`:                                           `the page has "abc" at .next, which is no address; if it leads to the next page, set paginate: {cursor: {from: .next, into: query.NAME}}`,
+		`{"items":[{}],"next_page_token":"abc"}`:                                `the page has "abc" at .next_page_token and so seems to have a next one; set paginate: {cursor: {from: .next_page_token, into: query.NAME}} to follow it, or to none`,
+		`{"items":[{}],"has_more":true}`:                                        `the page has true at .has_more and so seems to have a next one; set paginate to follow it, or to none`,
+		`{"items":[{}],"has_more":false,"next":""}`:                             "",
+		`{"items":[{}],"page":1,"total_pages":7}`:                               `the page has 7 at .total_pages, and names no next one; set paginate: {page: {into: query.NAME, total: .total_pages}} to read all, or to none`,
+		`{"items":[{}],"meta":{"pagination":{"total_pages":2}}}`:                `the page has 2 at .meta.pagination.total_pages, and names no next one; set paginate: {page: {into: query.NAME, total: .meta.pagination.total_pages}} to read all, or to none`,
+		`{"items":[{},{}],"total":3}`:                                           `the page has 3 at .total and holds 2 records, and names no next one; set paginate: {offset: {into: query.NAME, total: .total}}, or page, to read all, or to none`,
+		`{"items":[{},{}],"total":2,"total_pages":1,"pages":[1,2],"count":2.5}`: "",
+		`{"items":[],"total":3}`:                                                "",
 	} {
 		p := readAll(t, open(t, config.Source{Base: serve(t, reply(jsonType, page))}, Options{}), nil)
 		if got := strings.Join(p.warnings, "\n"); got != want {
 			t.Errorf("%s: warning %q, want %q", page, got, want)
 		}
+	}
+}
+
+// What headers count is understood too, also beside a page that is an array.
+func TestAutoWarnsByHeader(t *testing.T) {
+	for name, want := range map[string]string{
+		"X-WP-TotalPages": `the page has 5 at header.X-WP-TotalPages, and names no next one; set paginate: {page: {into: query.NAME, total: header.X-WP-TotalPages}} to read all, or to none`,
+		"X-Total-Count":   `the page has 5 at header.X-Total-Count and holds 2 records, and names no next one; set paginate: {offset: {into: query.NAME, total: header.X-Total-Count}}, or page, to read all, or to none`,
+	} {
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set(name, "5")
+			reply(jsonType, `[{"a":1},{"a":2}]`)(w, r)
+		})
+		p := readAll(t, open(t, config.Source{Base: url}, Options{}), nil)
+		if got := strings.Join(p.warnings, "\n"); got != want {
+			t.Errorf("%s: warning %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestOutline(t *testing.T) {
+	got := string(outline(nil, []byte(`{"a":[1,[2]],"b":{"c":{"d":{"e":1},"f":[1]},"g":"[{"},"h" : null, "i":{}}`), 3))
+	if want := `{"a":[],"b":{"c":{"d":{},"f":[]},"g":"[{"},"h":null,"i":{}}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

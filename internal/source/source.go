@@ -72,8 +72,9 @@ type Source struct {
 	keySlot, fieldSlot int              // of them in finder, -1 for what it does not look for
 	whole              string           // the key whose expression needs to see whole pages, or ""
 	keep               bool             // something looks at what lies beside the records
-	guesses            []jq.Path
-	hints              []jq.Path
+	guesses, hints     []jq.Path
+
+	pageCounts, recordCounts []jq.Path
 
 	unpackers sync.Pool    // of *gzip.Reader
 	lastSize  atomic.Int64 // of a page, for the size of the next one's buffer
@@ -222,6 +223,7 @@ func (s *Source) compile() (err error) {
 		}
 	}
 	s.guesses, s.hints = mustPaths(guesses), mustPaths(hints)
+	s.pageCounts, s.recordCounts = mustPaths(pageCounts), mustPaths(recordCounts)
 	if s.paging.style == styleAuto {
 		s.keep = true
 	}
