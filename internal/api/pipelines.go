@@ -162,5 +162,6 @@ func examplePreview() Preview {
 			After:  []json.RawMessage{json.RawMessage(`{"id":4711,"total":20}`)},
 		}},
 		Next: json.RawMessage(`{"v":1,"next":"eyJpZCI6NDIwMH0"}`),
+		Then: "GET https://api.example.com/v1/orders?status=open&after=eyJpZCI6NDIwMH0",
 	}
 }

@@ -90,6 +90,8 @@ type Preview struct {
 	Read     int             `json:"read" doc:"Records in the page."`
 	Next     json.RawMessage `json:"next,omitempty" doc:"Cursor after this page."`
 	End      bool            `json:"end" doc:"Whether this page is the last."`
+	Then     string          `json:"then,omitempty" doc:"Method and address of the page after this one, without secrets; absent after the last."`
+	Warning  string          `json:"warning,omitempty" doc:"What a run would mention in the log, such as a sign of further pages that it knows no way to."`
 }
 
 // PreviewRecord is one record before and after.

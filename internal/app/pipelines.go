@@ -162,7 +162,12 @@ func (a *App) Preview(ctx context.Context, name string, req api.PreviewRequest) 
 	if err != nil {
 		return out, problem(err)
 	}
-	out.Read, out.End, out.Next = got.Read, got.End, json.RawMessage(got.Next)
+	out.Read, out.End, out.Next, out.Warning = got.Read, got.End, json.RawMessage(got.Next), got.Warning
+	if !got.End {
+		if out.Then, err = p.source.Describe(got.Next); err != nil {
+			return out, problem(err)
+		}
+	}
 	for _, o := range got.Outcomes {
 		view := api.PreviewRecord{ID: o.Record.ID, Key: o.Record.Key, Before: rawJSON(o.Record.Data), After: []json.RawMessage{}, Outcome: "published"}
 		for i := range o.Results {

@@ -125,13 +125,12 @@ func (c *command) previewCommand() *cobra.Command {
 }
 
 func (c *command) showPreview(p api.Preview) error {
-	if err := c.printf("%s\n%d records in this page", p.Request, p.Read); err != nil {
-		return err
+	next := ", the last one"
+	if p.Then != "" {
+		next = "; the next: " + p.Then
 	}
-	if p.End {
-		if err := c.printf(", the last one"); err != nil {
-			return err
-		}
+	if err := c.printf("%s\n%d records in this page%s", p.Request, p.Read, next); err != nil {
+		return err
 	}
 	for _, r := range p.Records {
 		if err := c.printf("\n\n%s %s\n  before %s", r.Outcome, r.ID, r.Before); err != nil {
@@ -148,7 +147,13 @@ func (c *command) showPreview(p api.Preview) error {
 			}
 		}
 	}
-	return c.printf("\n")
+	if err := c.printf("\n"); err != nil {
+		return err
+	}
+	if p.Warning != "" {
+		c.say("warning: %s", p.Warning)
+	}
+	return nil
 }
 
 func (c *command) deadCommand() *cobra.Command {

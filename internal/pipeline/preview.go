@@ -22,6 +22,7 @@ type Previewed struct {
 	Read     int // records in the page, shown or not
 	Next     record.Cursor
 	End      bool
+	Warning  string // of the source, for a person
 }
 
 // Preview reads the page at the cursor and transforms at most limit of its records. It publishes nothing and moves no
@@ -51,6 +52,9 @@ func (p *Pipeline) Preview(ctx context.Context, from record.Cursor, tr Transform
 		out.Read += len(part.Records) + part.Seen
 		out.Next = part.After(len(part.Records))
 		out.End = part.End
+		if part.Warning != "" {
+			out.Warning = part.Warning
+		}
 	}
 	return out, nil
 }
