@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"ferry/internal/config"
 	"ferry/internal/jq"
 	"ferry/internal/queue/natsqueue"
 	"ferry/internal/scheduler"
+	"ferry/internal/source"
 	"ferry/internal/state/pgstate"
 	"ferry/internal/transform"
 )
@@ -72,8 +74,8 @@ func checkState(u string) error {
 	return err
 }
 
-// Check opens what the configuration names without running anything: sources, transforms, and with connect the queue
-// and the state store. It returns what there is to say, line by line.
+// Check puts together what the configuration names without running anything: sources, transforms, and with connect the
+// queue and the state store. It returns what there is to say, line by line.
 func Check(ctx context.Context, cfg *config.Config, connect bool) ([]string, error) {
 	lines := []string{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
@@ -92,6 +94,9 @@ func Check(ctx context.Context, cfg *config.Config, connect bool) ([]string, err
 		lines = append(lines, fmt.Sprintf("pipeline %s: %s → %s, %s", name, from, p.Topic, when))
 	}
 	if !connect {
+		if err := assemble(cfg); err != nil {
+			return nil, err
+		}
 		return append(lines, "configuration is well-formed"), nil
 	}
 	a, err := New(ctx, Options{Config: cfg, Command: "check", Version: "check", Logger: discard()})
@@ -108,4 +113,21 @@ func Check(ctx context.Context, cfg *config.Config, connect bool) ([]string, err
 		lines = append(lines, info.Note)
 	}
 	return append(lines, "configuration holds"), nil
+}
+
+// assemble makes every pipeline's source and transform, which asks nobody, to see that they can be.
+func assemble(cfg *config.Config) error {
+	var all []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
+		p := cfg.Pipelines[name]
+		src, err := source.New(located(p.Source, "http://localhost"), source.Options{Pipeline: name})
+		if err == nil {
+			src.Close()
+			_, err = transform.New(p.Transform, transform.Options{Dir: filepath.Dir(cfg.File)})
+		}
+		if err != nil {
+			all = append(all, &PipelineError{File: cfg.File, Pipeline: name, Err: err})
+		}
+	}
+	return errors.Join(all...)
 }

@@ -22,6 +22,22 @@ type EnvironmentError struct{ Err error }
 func (e *EnvironmentError) Error() string { return e.Err.Error() }
 func (e *EnvironmentError) Unwrap() error { return e.Err }
 
+// PipelineError is a pipeline that cannot be made of its configuration, which holds by itself: what is wrong shows only
+// when its parts are put together.
+type PipelineError struct {
+	File, Pipeline string
+	Err            error
+}
+
+func (e *PipelineError) Error() string {
+	at := "pipeline " + e.Pipeline
+	if e.File != "" {
+		at = e.File + ": " + at
+	}
+	return at + ": " + e.Err.Error()
+}
+func (e *PipelineError) Unwrap() error { return e.Err }
+
 // unreachable adds to an error of connecting what the configuration has to do with it. What is wrong for good says so
 // itself.
 func unreachable(key string, url config.URL, err error) error {

@@ -151,23 +151,30 @@ func (a *App) openPipelines() error {
 		turns = sharedTurns{a.store}
 	}
 	limiters := source.NewLimiters(turns)
+	var all []error
 	for _, name := range slices.Sorted(maps.Keys(a.cfg.Pipelines)) {
 		if err := a.openPipeline(name, a.cfg.Pipelines[name], limiters); err != nil {
-			return fmt.Errorf("pipeline %s: %w", name, err)
+			all = append(all, &PipelineError{File: a.cfg.File, Pipeline: name, Err: err})
 		}
 	}
-	return nil
+	return errors.Join(all...)
+}
+
+// located gives a source of the simulated API that API's address.
+func located(cfg config.Source, mock string) config.Source {
+	if rest, ok := strings.CutPrefix(cfg.Base, mockBase); ok {
+		cfg.Base = mock + rest
+	}
+	if o := cfg.Auth.OAuth2; o != nil && strings.HasPrefix(o.TokenURL, "/") { // beside the simulated API
+		absolute := *o
+		absolute.TokenURL = cfg.Base + o.TokenURL
+		cfg.Auth.OAuth2 = &absolute
+	}
+	return cfg
 }
 
 func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Limiters) error {
-	if rest, ok := strings.CutPrefix(cfg.Source.Base, mockBase); ok {
-		cfg.Source.Base = a.mock.URL + rest
-	}
-	if o := cfg.Source.Auth.OAuth2; o != nil && strings.HasPrefix(o.TokenURL, "/") { // beside the simulated API
-		absolute := *o
-		absolute.TokenURL = cfg.Source.Base + o.TokenURL
-		cfg.Source.Auth.OAuth2 = &absolute
-	}
+	cfg.Source = located(cfg.Source, a.MockURL())
 	if u, err := url.Parse(cfg.Source.Base); err == nil && u.Host != "" {
 		a.metrics.AddHosts(u.Host)
 	}

@@ -123,6 +123,7 @@ func code(err error) int {
 	var (
 		coded *codedError
 		cfg   config.Errors
+		pipe  *app.PipelineError
 		held  *app.HeldError
 		env   *app.EnvironmentError
 		call  *api.Error
@@ -131,7 +132,7 @@ func code(err error) int {
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &cfg):
+	case errors.As(err, &cfg), errors.As(err, &pipe):
 		return ExitConfig
 	case errors.As(err, &held), errors.As(err, &env), errors.As(err, &dial):
 		return ExitEnvironment
