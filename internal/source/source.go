@@ -149,7 +149,7 @@ func complete(cfg *config.Source, opt *Options) {
 func (s *Source) prepare(opt *Options) (err error) {
 	cfg := &s.cfg
 	if cfg.Push {
-		s.template = &template{}
+		s.template, s.secrets = &template{}, newSecrets(cfg)
 		return s.compile()
 	}
 	if s.template, err = newTemplate(cfg, opt.UserAgent); err != nil {

@@ -316,7 +316,15 @@ func TestCallerMayStop(t *testing.T) {
 }
 
 func TestSplitPushedBodies(t *testing.T) {
-	s := open(t, config.Source{Base: "http://localhost", Records: ".data[]", Key: ".id"}, Options{})
+	t.Run("beside reading", func(t *testing.T) {
+		splitPushedBodies(t, config.Source{Base: "http://localhost", Records: ".data[]", Key: ".id"})
+	})
+	t.Run("alone", func(t *testing.T) { splitPushedBodies(t, config.Source{Push: true, Key: ".id"}) })
+}
+
+func splitPushedBodies(t *testing.T, cfg config.Source) {
+	t.Helper()
+	s := open(t, cfg, Options{})
 	for _, c := range []struct{ contentType, body, want, err string }{
 		{jsonType, ` {"id":1,"data":[2]} `, `{"id":1,"data":[2]}`, ""},
 		{jsonType, `[{"id":1},{"id":2}]`, `{"id":1} {"id":2}`, ""},
