@@ -166,8 +166,10 @@ func (l *loader) readDotenv(v variables, name string) {
 
 // complete fills in what follows from other keys, and says what a person should know.
 func (l *loader) complete(c *Config) (warnings []string) {
-	if key := l.vars["FERRY_API_KEY"].text; key != "" && !c.Auth.None {
-		c.Auth.Keys = append(c.Auth.Keys, APIKey{Name: "env", Key: Secret(key), Role: "admin"})
+	key := Secret(l.vars["FERRY_API_KEY"].text)
+	known := slices.ContainsFunc(c.Auth.Keys, func(k APIKey) bool { return k.Key == key }) // and keeps its name and role
+	if key != "" && !known && !c.Auth.None {
+		c.Auth.Keys = append(c.Auth.Keys, APIKey{Name: "env", Key: key, Role: "admin"})
 	}
 	for name, p := range c.Pipelines {
 		p.Topic = cmp.Or(p.Topic, name)

@@ -248,6 +248,14 @@ pipelines: {orders: {source: {get: "https://a.example.com", auth: {bearer: "${FE
 	}
 }
 
+// The key that a caller uses may be one of the configuration's, which keeps its role.
+func TestKnownKeyInTheEnvironment(t *testing.T) {
+	c := parse(t, "auth: {keys: [{name: viewer, key: 0123456789abcdef, role: read}]}", "FERRY_API_KEY=0123456789abcdef")
+	if want := []config.APIKey{{Name: "viewer", Key: "0123456789abcdef", Role: "read"}}; !reflect.DeepEqual(c.Auth.Keys, want) {
+		t.Errorf("keys %+v, want %+v", c.Auth.Keys, want)
+	}
+}
+
 func TestEnvironmentAlone(t *testing.T) {
 	load := func(t *testing.T, environ ...string) *config.Config {
 		t.Helper()
