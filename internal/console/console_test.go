@@ -38,6 +38,25 @@ func TestHandler(t *testing.T) {
 	}
 }
 
+// TestEnterUsesTheKey: Enter in a form presses its first button that submits, which must not be the one that cancels.
+func TestEnterUsesTheKey(t *testing.T) {
+	html, err := page.ReadFile("page/index.html")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, form, _ := strings.Cut(string(html), `<form method="dialog">`)
+	for _, button := range regexp.MustCompile(`<button[^>]*>`).FindAllString(form, -1) {
+		if strings.Contains(button, `type="button"`) {
+			continue
+		}
+		if !strings.Contains(button, `value="ok"`) {
+			t.Errorf("Enter presses %s", button)
+		}
+		return
+	}
+	t.Error("the form has no button that submits")
+}
+
 // TestNothingFromElsewhere: the page asks no other host, and every file it names is served.
 func TestNothingFromElsewhere(t *testing.T) {
 	foreign := regexp.MustCompile(`(?i)(https?:)?//[a-z0-9-]+\.[a-z]`)

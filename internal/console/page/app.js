@@ -29,6 +29,8 @@ async function request(path, options = {}) {
 
 const get = (path) => request(path).then((a) => a.json());
 
+$("ask-cancel").addEventListener("click", () => $("ask").close(""));
+
 // askKey shows the dialog once, however many requests want a key. Resolves to whether there is a new one.
 function askKey() {
   asking ??= new Promise((resolve) => {
