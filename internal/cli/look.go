@@ -174,6 +174,9 @@ func (c *command) deadCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(letters) == 0 && !c.json {
+				c.say("%s has no dead letters", args[0])
+			}
 			for _, l := range letters {
 				if c.json {
 					err = c.line(l)
