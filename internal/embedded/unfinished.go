@@ -14,6 +14,9 @@ import (
 // the server would pass it over, and the check for damage would refuse to start. A folder that lacks meta.sum but holds
 // messages is damage, and stays for that check to find (invariant 9).
 func (o Options) removeUnfinished() error {
+	if err := o.removeProbes(); err != nil {
+		return err
+	}
 	streams, err := fs.Glob(os.DirFS(o.Dir), "jetstream/*/streams/*")
 	if err != nil {
 		return fmt.Errorf("list streams of the embedded queue: %w", err)
@@ -29,6 +32,26 @@ func (o Options) removeUnfinished() error {
 		o.Logger.Info("removing a stream of the embedded queue that was not finished being made", "folder", dir)
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("remove unfinished stream of the embedded queue: %w", err)
+		}
+	}
+	return nil
+}
+
+// removeProbes takes away the empty files by which the server finds out whether it can write, when it was killed before it
+// could do so itself: it would take each for an account, and the check for damage would refuse to start.
+func (o Options) removeProbes() error {
+	probes, err := fs.Glob(os.DirFS(o.Dir), "jetstream/_test_*")
+	if err != nil {
+		return fmt.Errorf("list files of the embedded queue: %w", err)
+	}
+	for _, probe := range probes {
+		name := filepath.Join(o.Dir, filepath.FromSlash(probe))
+		info, err := os.Lstat(name)
+		if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+			err = os.Remove(name)
+		}
+		if err != nil {
+			return fmt.Errorf("remove probe of the embedded queue: %w", err)
 		}
 	}
 	return nil

@@ -89,3 +89,42 @@ func TestUnfinishedStream(t *testing.T) {
 		}
 	}
 }
+
+// TestKilledWhileItProbes: a kill while the server finds out whether it can write leaves an empty file, which is no reason
+// to refuse the store.
+func TestKilledWhileItProbes(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, embedded.Options{Dir: dir})
+	_, js := connect(t, s)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	probe := filepath.Join(dir, "jetstream", "_test_1633144164")
+	if err := os.WriteFile(probe, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := embedded.Start(t.Context(), embedded.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(probe); !os.IsNotExist(err) {
+		t.Errorf("the file is still there: %v", err)
+	}
+	// What holds something is nobody's probe, and not taken away.
+	if err := os.WriteFile(probe, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if other, err := embedded.Start(t.Context(), embedded.Options{Dir: dir}); err == nil {
+		other.Close(t.Context())
+		t.Error("a strange file in the store was passed over")
+	}
+	if _, err := os.Lstat(probe); err != nil {
+		t.Error(err)
+	}
+}
