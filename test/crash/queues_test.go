@@ -105,7 +105,7 @@ func TestZombieKafka(t *testing.T) { outlive(t, kafka(t)) }
 func TestZombieRedis(t *testing.T) { outlive(t, redis(t)) }
 
 func outlive(t *testing.T, o outside) {
-	slow, topic := o.folder(t, "40/s")
+	slow, topic := o.folder(t, "10/s")
 	heir := newFolder(t, o.config(topic, ""))
 	zombieAndHeir(t, slow, heir)
 	if doubled := o.verify(t, heir, topic); doubled > 0 {

@@ -24,7 +24,7 @@ func TestZombie(t *testing.T) {
 	serve(t, broker, "")
 	queue := fmt.Sprintf("queue: nats://127.0.0.1:%d?create=true\n", port)
 
-	slow := newFolder(t, queue+strings.Replace(ordersConfig, "key: .id", "key: .id\n      rate: 40/s", 1))
+	slow := newFolder(t, queue+strings.Replace(ordersConfig, "key: .id", "key: .id\n      rate: 10/s", 1))
 	heir := newFolder(t, queue+ordersConfig)
 	zombieAndHeir(t, slow, heir)
 	verifyOrders(t, heir)
@@ -40,7 +40,7 @@ func zombieAndHeir(t *testing.T, slow, heir string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = zombie.Process.Kill() })
-	time.Sleep(1200 * time.Millisecond) // some of its 100 pages in 2.5 s
+	committed(t, heir) // some of its 100 pages in 10 s
 	if err := zombie.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +59,20 @@ func zombieAndHeir(t *testing.T, slow, heir string) {
 	}
 	if line.Published == 0 {
 		t.Error("the zombie was stopped before it had committed anything: the test shows nothing")
+	}
+}
+
+// committed waits until the pipeline has a cursor.
+func committed(t *testing.T, dir string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		out, err := command(t.Context(), dir, "", "cursor", "get", "orders", "--json").Output()
+		switch {
+		case err == nil && bytes.Contains(out, []byte(`"v":`)):
+			return
+		case time.Now().After(end):
+			t.Fatalf("nothing is committed: cursor get answers %s (%v)", out, err)
+		}
 	}
 }
 
