@@ -112,6 +112,9 @@ func (s *Server) launch(ctx context.Context) (*server.Server, error) {
 	if err := os.MkdirAll(s.opts.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("make folder of the embedded queue: %w", err)
 	}
+	if err := s.opts.removeProbes(); err != nil {
+		return nil, err
+	}
 	if err := s.opts.removeUnfinished(); err != nil {
 		return nil, err
 	}

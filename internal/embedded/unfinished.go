@@ -14,9 +14,6 @@ import (
 // the server would pass it over, and the check for damage would refuse to start. A folder that lacks meta.sum but holds
 // messages is damage, and stays for that check to find (invariant 9).
 func (o Options) removeUnfinished() error {
-	if err := o.removeProbes(); err != nil {
-		return err
-	}
 	streams, err := fs.Glob(os.DirFS(o.Dir), "jetstream/*/streams/*")
 	if err != nil {
 		return fmt.Errorf("list streams of the embedded queue: %w", err)

@@ -411,10 +411,11 @@ func (s *Source) guess(pg *page) (link, warning string) {
 	for _, h := range s.hints {
 		raw, found, err := h.Get(page)
 		if err == nil && found && !isEmptyValue(raw) && warning == "" {
-			warning = fmt.Sprintf("the page has %s at %s and so seems to have a next one; set paginate to follow it, or to none", s.secrets.sample(raw, 40), h)
+			how := "paginate"
 			if kind := jsonscan.KindOf(raw[0]); kind == jsonscan.String || kind == jsonscan.Number {
-				warning = fmt.Sprintf("the page has %s at %s and so seems to have a next one; set paginate: {cursor: {from: %s, into: query.NAME}} to follow it, or to none", s.secrets.sample(raw, 40), h, h)
+				how = fmt.Sprintf("paginate: {cursor: {from: %s, into: query.NAME}}", h)
 			}
+			warning = fmt.Sprintf("the page has %s at %s and so seems to have a next one; set %s to follow it, or to none", s.secrets.sample(raw, 40), h, how)
 		}
 	}
 	if warning == "" {

@@ -223,8 +223,8 @@ func (s *Source) compile() (err error) {
 		}
 	}
 	s.guesses, s.hints = mustPaths(guesses), mustPaths(hints)
-	s.pageCounts, s.recordCounts = mustPaths(pageCounts), mustPaths(recordCounts)
 	if s.paging.style == styleAuto {
+		s.pageCounts, s.recordCounts = mustPaths(pageCounts), mustPaths(recordCounts)
 		s.keep = true
 	}
 	return nil

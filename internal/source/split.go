@@ -305,7 +305,7 @@ func (p *splitter) run(ctx context.Context) error {
 	if err != nil {
 		e := expressionError(ctx, "records", p.s.records.program.src, err)
 		if e.Kind == KindContent {
-			e.Detail += "; the page begins with: " + p.s.secrets.sample(p.envelope, 160)
+			e.Detail += p.begins()
 		}
 		return e
 	}
