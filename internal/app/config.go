@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 
 	"ferry/internal/config"
@@ -115,19 +114,18 @@ func Check(ctx context.Context, cfg *config.Config, connect bool) ([]string, err
 	return append(lines, "configuration holds"), nil
 }
 
-// assemble makes every pipeline's source and transform, which asks nobody, to see that they can be.
+// assemble makes the parts of every pipeline, to see that they can be.
 func assemble(cfg *config.Config) error {
 	var all []error
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
 		p := cfg.Pipelines[name]
-		src, err := source.New(located(p.Source, "http://localhost"), source.Options{Pipeline: name})
-		if err == nil {
-			src.Close()
-			_, err = transform.New(p.Transform, transform.Options{Dir: filepath.Dir(cfg.File)})
-		}
+		p.Source = located(p.Source, "http://localhost")
+		src, _, err := parts(p, cfg.File, source.Options{Pipeline: name})
 		if err != nil {
 			all = append(all, &PipelineError{File: cfg.File, Pipeline: name, Err: err})
+			continue
 		}
+		src.Close()
 	}
 	return errors.Join(all...)
 }

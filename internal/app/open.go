@@ -173,13 +173,27 @@ func located(cfg config.Source, mock string) config.Source {
 	return cfg
 }
 
+// parts makes a pipeline's source and transform, which asks nobody. The file is that of the configuration.
+func parts(cfg config.Pipeline, file string, opt source.Options) (*source.Source, pipeline.Transform, error) {
+	src, err := source.New(cfg.Source, opt)
+	if err != nil {
+		return nil, nil, err
+	}
+	tr, err := transform.New(cfg.Transform, transform.Options{Dir: filepath.Dir(file)})
+	if err != nil {
+		src.Close()
+		return nil, nil, err
+	}
+	return src, tr, nil
+}
+
 func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Limiters) error {
 	cfg.Source = located(cfg.Source, a.MockURL())
 	if u, err := url.Parse(cfg.Source.Base); err == nil && u.Host != "" {
 		a.metrics.AddHosts(u.Host)
 	}
 	p := &pipe{metrics: a.metrics.Pipeline(name)}
-	src, err := source.New(cfg.Source, source.Options{
+	src, tr, err := parts(cfg, a.cfg.File, source.Options{
 		Pipeline: name, Limiters: limiters, Observer: p.metrics, UserAgent: "ferry/" + a.opt.Version,
 	})
 	if err != nil {
@@ -187,10 +201,6 @@ func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Li
 	}
 	p.source = src
 	a.onClose("source of "+name, func(context.Context) error { src.Close(); return nil })
-	tr, err := transform.New(cfg.Transform, transform.Options{Dir: filepath.Dir(a.cfg.File)})
-	if err != nil {
-		return err
-	}
 	q := a.queue
 	if cfg.Format == "cloudevents" {
 		q = cloudevents.Wrap(q, cloudevents.Options{Topic: cfg.Topic, Source: cfg.Event.Source, Type: cfg.Event.Type})
