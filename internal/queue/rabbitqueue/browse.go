@@ -2,8 +2,10 @@ package rabbitqueue
 
 import (
 	"context"
+	"fmt"
 
 	"ferry/internal/queue"
+	"ferry/internal/retry"
 )
 
 // Browse implements queue.Reader for streams; a position is the stream's offset and one, for offsets begin at 0. A queue
@@ -42,8 +44,12 @@ func (q *Queue) Browse(ctx context.Context, topic string, from int64, max int) (
 					return true, nil // a chunk is read from its beginning
 				}
 				r, err := decodeStream(m)
+				if err != nil && len(got) > 0 {
+					return false, nil // those before it first
+				}
 				if err != nil {
-					return false, err
+					at := int64(offset) + 1
+					return false, retry.Permanent(fmt.Errorf("read record %d of %s: %w; go on behind it, from %d", at, topic, err, at+1))
 				}
 				got = append(got, queue.Stored{Record: r, Position: int64(offset) + 1, Time: c.time})
 				bytes += r.Size()

@@ -317,3 +317,40 @@ func TestStreamCutEverywhere(t *testing.T) {
 		once(t, streamIDs(t, q, "t.dead"), all[20:])
 	}
 }
+
+// TestStreamForeign looks at a stream in which another program has put what is no message: the records before and behind
+// it are shown, and what cannot be read is named.
+func TestStreamForeign(t *testing.T) {
+	for name, foreign := range map[string]struct{ message, why string }{
+		"an annotation whose name is an array": {"\x00Sx\xd1\x00\x00\x00 \x00\x00\x00 AA\x8000000000AAAEA0000000000000000", "unhashable"},
+		"nothing of AMQP":                      {"plain text", "decode message: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, s := streamConfig(t)
+			q := openStream(t, c, queuetest.NewCursors())
+			all := recs("foreign", 0, 4)
+			w := writer(t, q, "t")
+			commit := func(records []record.Record, cursor string) {
+				t.Helper()
+				if err := w.Commit(t.Context(), queue.Batch{Records: records}, record.Cursor(cursor)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			commit(all[:2], "a")
+			s.mu.Lock()
+			s.logs["t"].append([]byte(foreign.message))
+			s.mu.Unlock()
+			commit(all[2:], "b")
+			for _, from := range []int64{1, 4} {
+				got, err := q.Browse(t.Context(), "t", from, 10)
+				if err != nil || len(got) != 2 || got[0].Position != from {
+					t.Fatalf("from %d: %v, %v; want two records", from, got, err)
+				}
+			}
+			_, err := q.Browse(t.Context(), "t", 3, 10)
+			if err == nil || !strings.Contains(err.Error(), "read record 3 of t: ") || !strings.Contains(err.Error(), foreign.why) || !strings.Contains(err.Error(), "from 4") {
+				t.Fatalf("the foreign message: %v", err)
+			}
+		})
+	}
+}

@@ -182,9 +182,9 @@ func (c chunk) records(f func(offset uint64, m []byte) (more bool, err error)) (
 
 // decodeStream gives a message of a stream as a record, by whichever protocol it was published.
 func decodeStream(b []byte) (record.Record, error) {
-	var m amqp1.Message
-	if err := m.UnmarshalBinary(b); err != nil {
-		return record.Record{}, fmt.Errorf("read a message of the stream: %w", err)
+	m, err := unmarshal(b)
+	if err != nil {
+		return record.Record{}, fmt.Errorf("decode message: %w", err)
 	}
 	r := record.Record{Data: slices.Concat(m.Data...)}
 	if p := m.Properties; p != nil {
@@ -210,4 +210,14 @@ func decodeStream(b []byte) (record.Record, error) {
 	}
 	slices.SortFunc(r.Headers, func(a, b record.Header) int { return strings.Compare(a.Name, b.Name) })
 	return r, nil
+}
+
+func unmarshal(b []byte) (m amqp1.Message, err error) {
+	defer func() {
+		if v := recover(); v != nil { // an annotation whose name is an array: it must cost one message, not the process
+			err = fmt.Errorf("not a message of AMQP 1.0: %v", v)
+		}
+	}()
+	err = m.UnmarshalBinary(b)
+	return m, err
 }
