@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -38,7 +39,7 @@ func TestPagesInABrowser(t *testing.T) {
 			w.Write([]byte(`<p>hello</p><img src="http://foreign.example/a.png"><script src="https://foreign.example/b.js"></script>`))
 		}))
 		defer page.Close()
-		_, foreign := render(t, browser, page.URL)
+		_, foreign := render(t, browser, page.URL, 8*time.Second)
 		for _, want := range []string{"foreign.example", "foreign.example:443"} {
 			if !slices.Contains(foreign, want) {
 				t.Errorf("requests seen: %v, want %s among them: otherwise the other tests prove nothing", foreign, want)
@@ -52,14 +53,19 @@ func TestPagesInABrowser(t *testing.T) {
 		guarded.URL + "/":     {`<dialog id="ask" open`},
 	} {
 		t.Run(strings.TrimPrefix(address, "http://127.0.0.1:"), func(t *testing.T) {
-			dom, foreign := render(t, browser, address)
-			for _, text := range want {
-				if !strings.Contains(dom, text) {
-					t.Errorf("%q is not on the page (%d bytes of DOM)", text, len(dom))
+			// The browser's clock runs ahead of a busy machine, so a page may need more of it until all has come.
+			for budget := 8 * time.Second; ; budget *= 2 {
+				dom, foreign := render(t, browser, address, budget)
+				if len(foreign) > 0 {
+					t.Fatalf("requests to elsewhere: %v", foreign)
 				}
-			}
-			if len(foreign) > 0 {
-				t.Errorf("requests to elsewhere: %v", foreign)
+				missing := slices.DeleteFunc(slices.Clone(want), func(text string) bool { return strings.Contains(dom, text) })
+				if len(missing) == 0 {
+					return
+				}
+				if budget > time.Minute {
+					t.Fatalf("%q are not on the page (%d bytes of DOM)", missing, len(dom))
+				}
 			}
 		})
 	}
@@ -82,9 +88,9 @@ var chromiumsOwn = []string{
 	"update.googleapis.com", "www.google.com", "redirector.gvt1.com", "edgedl.me.gvt1.com",
 }
 
-// render opens the address and returns the page's DOM once its scripts have run, and every host that was asked for
-// through the proxy.
-func render(t *testing.T, browser, address string) (dom string, foreign []string) {
+// render opens the address and returns the page's DOM once its scripts have run for the budget, which is time as the
+// browser counts it, and every host that was asked for through the proxy.
+func render(t *testing.T, browser, address string, budget time.Duration) (dom string, foreign []string) {
 	t.Helper()
 	var mu sync.Mutex
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -103,7 +109,7 @@ func render(t *testing.T, browser, address string) (dom string, foreign []string
 		"--disable-domain-reliability", "--disable-features=OptimizationHints,MediaRouter,Translate,AutofillServerCommunication",
 		"--disable-extensions", "--no-first-run", "--no-default-browser-check", "--user-data-dir="+t.TempDir(), "--lang=en",
 		"--proxy-server="+proxy.Listener.Addr().(*net.TCPAddr).String(), "--proxy-bypass-list=127.0.0.1",
-		"--virtual-time-budget=8000", "--dump-dom", address)
+		fmt.Sprint("--virtual-time-budget=", budget.Milliseconds()), "--dump-dom", address)
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.Output()
 	if err != nil {
