@@ -43,15 +43,15 @@ func (q *Queue) Browse(ctx context.Context, topic string, from int64, max int) (
 				if offset < start {
 					return true, nil // a chunk is read from its beginning
 				}
+				at := int64(offset) + 1
 				r, err := decodeStream(m)
-				if err != nil && len(got) > 0 {
+				switch {
+				case err != nil && len(got) > 0:
 					return false, nil // those before it first
-				}
-				if err != nil {
-					at := int64(offset) + 1
+				case err != nil:
 					return false, retry.Permanent(fmt.Errorf("read record %d of %s: %w; go on behind it, from %d", at, topic, err, at+1))
 				}
-				got = append(got, queue.Stored{Record: r, Position: int64(offset) + 1, Time: c.time})
+				got = append(got, queue.Stored{Record: r, Position: at, Time: c.time})
 				bytes += r.Size()
 				return len(got) < max && bytes < receiveBytes, nil
 			})
