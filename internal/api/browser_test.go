@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,16 @@ func TestPagesInABrowser(t *testing.T) {
 	defer h.Stop()
 	guarded := httptest.NewServer(newHandler(t, &fake{}, Options{Auth: keys(), Console: console.Handler()}))
 	defer guarded.Close()
+	late := &elsewhere{Service: &fake{}}
+	behind := newHandler(t, late, Options{Console: console.Handler()})
+	several := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			late.asked.Store(0)
+		}
+		behind.ServeHTTP(w, r)
+	}))
+	defer several.Close()
+	defer behind.Stop()
 
 	t.Run("a foreign request is seen", func(t *testing.T) {
 		page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -51,6 +62,7 @@ func TestPagesInABrowser(t *testing.T) {
 		server.URL + "/redoc": {"Start a run", "Replay dead letters", "9.9.9"},
 		server.URL + "/":      {"orders", "every 5m0s", "succeeded", "9,940", "9.9.9"},
 		guarded.URL + "/":     {`<dialog id="ask" open`},
+		several.URL + "/":     {"elsewhere"},
 	} {
 		t.Run(strings.TrimPrefix(address, "http://127.0.0.1:"), func(t *testing.T) {
 			// The browser's clock runs ahead of a busy machine, so a page may need more of it until all has come.
@@ -69,6 +81,24 @@ func TestPagesInABrowser(t *testing.T) {
 			}
 		})
 	}
+}
+
+// elsewhere is a service beside which another instance runs: its run is in the history from the third time it is asked
+// for, and in no update.
+type elsewhere struct {
+	Service
+	asked atomic.Int32
+}
+
+func (e *elsewhere) Runs(ctx context.Context, pipeline string, limit int) ([]Run, error) {
+	runs, err := e.Service.Runs(ctx, pipeline, limit)
+	if e.asked.Add(1) <= 2 {
+		return nil, err
+	}
+	for i := range runs {
+		runs[i].Pipeline = "elsewhere"
+	}
+	return runs, err
 }
 
 func findBrowser() string {

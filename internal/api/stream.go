@@ -16,9 +16,9 @@ func (h *Handler) registerStream(rt *router) {
 	raw(rt, operation{
 		id: "stream-updates", method: http.MethodGet, path: "/v1/stream", tag: tagService, role: roleRead, free: true, timeout: -1,
 		summary: "Live updates",
-		description: "Server-sent updates (`text/event-stream`): named `run` or `pipeline`, their data is an Update as JSON. A comment comes every " +
-			"15 s. A slow reader misses updates; there is no replay, so `Last-Event-ID` is taken and ignored: read the state once after connecting. " +
-			"The stream ends when the instance stops.",
+		description: "What this instance does, as server-sent updates (`text/event-stream`): named `run` or `pipeline`, their data is an Update as JSON. " +
+			"A comment comes every 15 s. A slow reader misses updates; there is no replay, so `Last-Event-ID` is taken and ignored: read the state once " +
+			"after connecting, and now and then where other instances run too. The stream ends when the instance stops.",
 		says: "Updates, until the caller leaves or the instance stops.", problems: []Code{CodeOverloaded, CodeStopping},
 	}, []*huma.Param{{Name: "Last-Event-ID", In: "header", Description: "Sent by browsers that connect again; ignored.", Schema: &huma.Schema{Type: huma.TypeString}}},
 		map[string]*huma.MediaType{"text/event-stream": {

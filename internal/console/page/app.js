@@ -1,5 +1,5 @@
-// The console: reads the state once, then follows /v1/stream, and asks again every few seconds where the stream does
-// not get through. Everything shown is set as text, never as HTML.
+// The console: follows /v1/stream, which tells what this instance does, and reads the state now and then, where what
+// other instances do is too. Everything shown is set as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
 const pipelines = new Map();
@@ -146,7 +146,6 @@ async function load() {
   pipelines.clear();
   for (const x of p.pipelines) pipelines.set(x.name, x);
   for (const x of r.runs) runs.set(x.run, x);
-  notice("");
   draw();
 }
 
@@ -177,16 +176,21 @@ function update(u) {
 async function follow() {
   const answer = await request("/v1/stream", { headers: { Accept: "text/event-stream" } });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  link("live", "live");
-  let text = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    text += value;
-    for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) {
-      const data = text.slice(0, end).split("\n").filter((l) => l.startsWith("data: ")).map((l) => l.slice(6)).join("\n");
-      if (data) update(JSON.parse(data));
+  try {
+    await load(); // what has changed before the stream began is not in it
+    link("live", "live");
+    let text = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      text += value;
+      for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) {
+        const data = text.slice(0, end).split("\n").filter((l) => l.startsWith("data: ")).map((l) => l.slice(6)).join("\n");
+        if (data) update(JSON.parse(data));
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }
 
@@ -196,6 +200,7 @@ async function live() {
   for (let quiet = 1; ; quiet = Math.min(quiet * 2, 15)) {
     try {
       await load();
+      notice("");
       link("", "polling");
       await follow();
       quiet = 1;
@@ -210,5 +215,5 @@ async function live() {
 $("key").hidden = !sessionStorage.getItem("ferry-key");
 $("key").addEventListener("click", askKey);
 fetch("/livez").then((a) => a.json()).then((a) => { $("version").textContent = a.version; }).catch(() => {});
-setInterval(draw, 15000); // "5 minutes ago" moves on
+setInterval(() => load().catch(draw), 15000); // what the stream did not tell; and "5 minutes ago" moves on
 live();
