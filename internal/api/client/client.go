@@ -106,23 +106,41 @@ func (c *Client) Run(ctx context.Context, id string) (api.Run, error) {
 }
 
 // WaitRun returns when the run has ended or the context does, with the run as it then is. It asks again and again,
-// each time waiting at the server.
+// each time waiting at the server. A deadline is kept by the server, so that the answer comes with it and not too late
+// for it; one that does not come is waited for a little longer.
 func (c *Client) WaitRun(ctx context.Context, id string) (api.Run, error) {
-	const each = time.Minute
 	var last api.Run
 	for {
-		run, err := ask[api.Run](ctx, c, http.MethodGet, "/v1/runs/"+url.PathEscape(id), url.Values{"wait": {each.String()}}, nil)
-		if err != nil {
-			if ctx.Err() != nil && last.ID != "" {
-				return last, nil
-			}
+		run, err := c.waitOnce(ctx, id)
+		switch {
+		case err != nil && ctx.Err() != nil && last.ID != "":
+			return last, nil
+		case err != nil || run.Ended != nil:
 			return run, err
 		}
-		if run.Ended != nil {
-			return run, nil
-		}
 		last = run
+		select {
+		case <-ctx.Done():
+			return last, nil
+		case <-time.After(100 * time.Millisecond): // an instance that stops answers at once
+		}
 	}
+}
+
+func (c *Client) waitOnce(ctx context.Context, id string) (api.Run, error) {
+	const longest, late = time.Minute, 10 * time.Second
+	wait := longest
+	if end, ok := ctx.Deadline(); ok {
+		wait = max(0, min(wait, time.Until(end).Round(time.Millisecond)))
+	}
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+late)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			cancel()
+		}
+	})()
+	return ask[api.Run](asking, c, http.MethodGet, "/v1/runs/"+url.PathEscape(id), url.Values{"wait": {wait.String()}}, nil)
 }
 
 // CancelRun asks a run to stop at its next commit.

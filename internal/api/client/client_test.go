@@ -290,6 +290,16 @@ func TestWaitRunAsksAgain(t *testing.T) {
 	if r, err := start(t, svc).WaitRun(ctx, "r1"); err != nil || r.Status != "running" {
 		t.Errorf("WaitRun cut short = %+v, %v", r, err)
 	}
+	// A look with a deadline, as ferry run takes it for its progress, tells how far the run is.
+	svc.wait = func(server context.Context) api.Run {
+		<-server.Done()
+		return api.Run{ID: "r1", Status: "running", TotalHint: 7}
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if r, err := start(t, svc).WaitRun(ctx, "r1"); err != nil || r.TotalHint != 7 {
+		t.Errorf("WaitRun with a deadline = %+v, %v", r, err)
+	}
 }
 
 type waits struct {
