@@ -260,6 +260,20 @@ func (w *writer) Commit(_ context.Context, batch queue.Batch, next record.Cursor
 	return nil
 }
 
+// stuck is words, but transforms a record whose text begins so until its context ends.
+type stuck struct {
+	words
+	at string
+}
+
+func (s stuck) Apply(ctx context.Context, in record.Record, out []record.Record) ([]record.Record, error) {
+	if strings.HasPrefix(string(in.Data), `"`+s.at) {
+		<-ctx.Done()
+		return out, ctx.Err()
+	}
+	return s.words.Apply(ctx, in, out)
+}
+
 func newPipeline(t testing.TB, src pipeline.Source, b *broker, change ...func(*pipeline.Config)) *pipeline.Pipeline {
 	t.Helper()
 	cfg := pipeline.Config{Name: "orders", Topic: "orders", Source: src, Transform: words{}, Queue: b}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ func (r *run) walk(ctx context.Context) error {
 	reading, stopReading := context.WithCancelCause(ctx)
 	defer stopReading(nil)
 	var g errgroup.Group
-	var readErr error
+	var readErr, loadErr error
 	g.Go(func() error {
 		defer close(parts)
 		readErr = r.read(reading, r.writer.Cursor(), parts)
@@ -87,7 +88,8 @@ func (r *run) walk(ctx context.Context) error {
 		defer close(cargos)
 		for part := range parts {
 			c, err := r.load(reading, part, r.headers)
-			if err != nil { // only when reading has ended
+			if err != nil { // only when ctx or committing has ended, and the source may have been read to its end by then
+				loadErr = cmp.Or(context.Cause(reading), err)
 				r.release(part)
 				for part := range parts {
 					r.release(part)
@@ -104,10 +106,7 @@ func (r *run) walk(ctx context.Context) error {
 		r.release(c.part)
 	}
 	_ = g.Wait() // its functions return nil
-	if commitErr != nil {
-		return commitErr
-	}
-	return readErr
+	return cmp.Or(commitErr, readErr, loadErr)
 }
 
 // read hands over part after part until the source's end.

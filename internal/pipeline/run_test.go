@@ -243,6 +243,23 @@ func TestStopCommitsWhatWasRead(t *testing.T) {
 	})
 }
 
+// TestStopWhileTheEndIsTransformed: the source has been read to its end, its last records were not carried.
+func TestStopWhileTheEndIsTransformed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, b := &pages{parts: [][]string{{"a"}, {"b"}}}, newBroker()
+		stopping := errors.New("stopping")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() { time.Sleep(time.Second); cancel(stopping) }()
+		got, err := newPipeline(t, src, b, func(c *pipeline.Config) { c.Transform = stuck{at: "b"} }).Run(ctx, who, nil)
+		if !errors.Is(err, stopping) {
+			t.Fatalf("err %v, want the cause", err)
+		}
+		if ids := b.ids("orders"); !slices.Equal(ids, []string{"a"}) || got.Published != 1 || string(b.cursor) != "1" {
+			t.Errorf("%v, counters %+v, cursor %s", ids, got, b.cursor)
+		}
+	})
+}
+
 func TestStopDuringAnOutageEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, b := &pages{parts: [][]string{{"a"}}}, newBroker()
