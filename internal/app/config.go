@@ -86,7 +86,7 @@ func Check(ctx context.Context, cfg *config.Config, connect bool) ([]string, err
 		case p.Cron != "":
 			when = "cron " + p.Cron + " " + p.Timezone
 		}
-		from := p.Source.Base + p.Source.Get + p.Source.Post
+		from := p.Source.Address()
 		if p.Source.Push {
 			from, when = "pushed records", "when they come"
 		}

@@ -76,7 +76,7 @@ func (d *decoder) crossAuth(c *Config, root *node) {
 			}
 		}
 	}
-	if c.Env == "prod" && c.Listen != "" && !isLoopback(c.Listen) && len(c.Auth.Keys) == 0 && !c.Auth.None {
+	if c.Env == "prod" && !isLoopback(c.Listen) && len(c.Auth.Keys) == 0 && !c.Auth.None {
 		d.add(root.valuePlace("listen"), "listen",
 			"set the variable FERRY_API_KEY or auth: {keys: [{name: ops, key: \"${OPS_KEY}\"}]}, or say auth: none to let anybody call",
 			"in prod, %q can be reached from other machines, and nothing guards it", crop(c.Listen))

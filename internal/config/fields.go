@@ -18,6 +18,7 @@ type field struct {
 	check    string
 	enum     []string
 	required bool
+	address  bool // of an API: its query may hold secrets
 }
 
 // fieldsOf reads a struct's keys, in the order in which they are declared.
@@ -33,7 +34,7 @@ func fieldsOf(t reflect.Type) []field {
 			index: i, typ: f.Type, key: key,
 			doc: f.Tag.Get("doc"), def: f.Tag.Get("default"), example: f.Tag.Get("example"),
 			min: f.Tag.Get("min"), max: f.Tag.Get("max"), check: f.Tag.Get("check"),
-			required: f.Tag.Get("required") == "true",
+			required: f.Tag.Get("required") == "true", address: f.Tag.Get("address") == "true",
 		}
 		if enum := f.Tag.Get("enum"); enum != "" {
 			one.enum = strings.Split(enum, "|")

@@ -349,7 +349,7 @@ func TestReferences(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.typed, func(t *testing.T) {
-			c, err := config.Parse([]byte("data: '"+tt.typed+"'"), "ferry.yaml", config.Options{
+			c, err := config.Parse([]byte("pipelines: {a: {source: {get: 'https://a.example.com', query: {q: '"+tt.typed+"'}}}}"), "ferry.yaml", config.Options{
 				Dir: dir, Environ: []string{"A=a", "EMPTY=", "NESTED=${A}: [", "BINARY=\xff"},
 			})
 			if tt.err != "" {
@@ -358,8 +358,11 @@ func TestReferences(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || c.Data != tt.want {
-				t.Errorf("got %q, %v; want %q", c.Data, err, tt.want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.Pipelines["a"].Source.Query["q"]; got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
 	}
@@ -506,6 +509,11 @@ func TestProd(t *testing.T) {
 		{"loopback 6", `listen: "[::1]:8080"`, nil, true},
 		{"none", "{listen: ':8080', auth: none}", nil, true},
 		{"key", "listen: :8080", []string{"FERRY_API_KEY=0123456789abcdef"}, true},
+		{"empty", `listen: ""`, nil, false}, // every address, at any port
+		{"empty variable", "listen: ${BIND}", []string{"BIND="}, false},
+		{"empty queue", "queue: ${MQ}", []string{"MQ="}, false},
+		{"empty state", "state: ${STATE:-}", nil, false},
+		{"empty folder", "data: ''", nil, false},
 		{"keys", "{listen: ':8080', auth: {keys: [{name: a, key: 0123456789abcdef}]}}", nil, true},
 	}
 	for _, tt := range tests {

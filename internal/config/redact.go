@@ -79,6 +79,9 @@ func shownFields(v reflect.Value, defaults bool) (any, bool) {
 		if f.typ == reflect.TypeFor[Defaults]() || field.IsZero() && (f.def == "" || !defaults) {
 			continue
 		}
+		if f.address {
+			field = reflect.ValueOf(hideQuery(field.String()))
+		}
 		if one, ok := shown(field); ok || field.IsZero() && f.def != "" {
 			out = append(out, yaml.MapItem{Key: f.key, Value: one})
 		}

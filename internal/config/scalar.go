@@ -148,7 +148,9 @@ func checkText(text string, f field, refs []string) error {
 	switch {
 	case strings.ContainsRune(text, 0):
 		return errors.New("contains a NUL character")
-	case f.required && text == "":
+	case text == "" && f.def != "":
+		return &hintedError{"is empty", "leave the key out to have " + f.def}
+	case text == "" && f.required:
 		return errors.New("is empty")
 	case len(f.enum) > 0 && !slices.Contains(f.enum, text):
 		err := &hintedError{msg: "is not one of " + strings.Join(f.enum, ", ")}

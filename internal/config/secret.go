@@ -114,6 +114,9 @@ func hideQuery(text string) string {
 	return text
 }
 
+// Address is where the source begins to read, with the secrets in its query hidden.
+func (s Source) Address() string { return hideQuery(s.Base + s.Get + s.Post) }
+
 // Params are query or form parameters. They print with the values of those hidden that are named like a secret.
 type Params map[string]string
 

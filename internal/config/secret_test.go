@@ -81,6 +81,24 @@ pipelines:
 	}
 }
 
+func TestAddressesHideTheirSecrets(t *testing.T) {
+	c := parse(t, `
+pipelines:
+  a: {source: {base: "https://a", get: "/v1?api_key=hunter2&page=5"}}
+  b: {source: {post: "https://a/v1?token=hunter2", auth: {oauth2: {token_url: "https://a?sig=hunter2", client_id: a, client_secret: hunter2}}}}
+`)
+	shown, err := c.Redacted()
+	if err != nil || strings.Contains(string(shown), "hunter2") {
+		t.Errorf("%v, shown:\n%s", err, shown)
+	}
+	if got := c.Pipelines["a"].Source.Address(); got != "https://a/v1?api_key=[secret]&page=5" {
+		t.Errorf("address %s", got)
+	}
+	if len(c.Warnings) == 0 || strings.Contains(fmt.Sprint(c.Warnings), "hunter2") {
+		t.Errorf("warnings %q", c.Warnings)
+	}
+}
+
 func TestURLsHideTheirLogin(t *testing.T) {
 	for text, want := range map[string]string{
 		"embedded:":                       "embedded:",

@@ -2,9 +2,9 @@ package config
 
 // Source is an HTTP API read page by page.
 type Source struct {
-	Base        string            `yaml:"base" check:"base" example:"https://api.example.com" doc:"Start of every address. get and post may also be whole addresses."`
-	Get         string            `yaml:"get" example:"/v1/orders" doc:"Path to GET."`
-	Post        string            `yaml:"post" doc:"Path to POST, with body."`
+	Base        string            `yaml:"base" address:"true" check:"base" example:"https://api.example.com" doc:"Start of every address. get and post may also be whole addresses."`
+	Get         string            `yaml:"get" address:"true" example:"/v1/orders" doc:"Path to GET."`
+	Post        string            `yaml:"post" address:"true" doc:"Path to POST, with body."`
 	Push        bool              `yaml:"push" doc:"Instead of get and post: read nothing. Records come only by POST /v1/pipelines/NAME/records. Of source's other keys only format, key and limits apply."`
 	Body        Body              `yaml:"body" doc:"Body of the POST: a mapping is sent as JSON, a text as it is."`
 	Query       Params            `yaml:"query" doc:"Query parameters."`
@@ -53,7 +53,7 @@ type Key struct {
 
 // OAuth2 gets a token by client credentials, keeps it, and renews it before it expires and once after a 401.
 type OAuth2 struct {
-	TokenURL     string   `yaml:"token_url" check:"token_url" required:"true" doc:"Where tokens are given out: a whole address, or a path under base."`
+	TokenURL     string   `yaml:"token_url" address:"true" check:"token_url" required:"true" doc:"Where tokens are given out: a whole address, or a path under base."`
 	ClientID     string   `yaml:"client_id" required:"true" doc:"Client id."`
 	ClientSecret Secret   `yaml:"client_secret" required:"true" doc:"Client secret."`
 	Scopes       []string `yaml:"scopes" doc:"Scopes to ask for."`
