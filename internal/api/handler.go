@@ -67,6 +67,7 @@ type Handler struct {
 const (
 	mostStreams  = 256
 	smallBody    = 1 << 20 // limit for bodies other than pushed records
+	openBody     = 4 << 10 // the same where no key is needed: strangers could keep the memory for all bodies taken
 	bodiesFactor = 8       // all bodies at once: this many of the largest
 )
 
@@ -367,6 +368,9 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, x *exchange, 
 	}
 	if err == nil {
 		x.hurry(0)
+		read := int64(len(body))
+		h.bodies.Add(read - reserve) // of unknown length, it is mostly shorter than it might have been
+		reserve = read
 		return body, free, nil
 	}
 	free()

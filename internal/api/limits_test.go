@@ -195,6 +195,25 @@ func TestBodiesTogether(t *testing.T) {
 	if w := do(h, "GET", "/process", ""); w.Code != 200 {
 		t.Errorf("without a body = %d", w.Code)
 	}
+	h.bodies.Store(0)
+	for _, path := range []string{"/livez", "/docs"} { // what needs no key
+		if w := do(h, "GET", path, strings.Repeat("a", openBody+1)); w.Code != 413 {
+			t.Errorf("GET %s with a body of %d bytes = %d", path, openBody+1, w.Code)
+		}
+	}
+	// A body that has come counts as what it is, not as what it might have been.
+	var counted int64
+	svc := &fake{push: func(string, []byte) (Pushed, error) {
+		counted = h.bodies.Load()
+		return Pushed{}, nil
+	}}
+	h = newHandler(t, svc, Options{})
+	r := httptest.NewRequest("POST", "/v1/pipelines/orders/records", io.MultiReader(strings.NewReader("[1]"))) // of unknown length
+	r.Header.Set("Content-Type", "application/json")
+	w = httptest.NewRecorder()
+	if h.ServeHTTP(w, r); w.Code != 200 || counted != 3 || h.bodies.Load() != 0 {
+		t.Errorf("chunked = %d %s, counted as %d bytes, as %d afterwards", w.Code, w.Body, counted, h.bodies.Load())
+	}
 }
 
 func TestHeaderSize(t *testing.T) {

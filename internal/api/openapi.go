@@ -207,5 +207,5 @@ func (h *Handler) serveText(pattern, route, contentType string, content func() (
 
 // open registers a page that needs no key and is not part of the OpenAPI document.
 func (h *Handler) open(pattern, route string, handle http.HandlerFunc) {
-	h.mux.HandleFunc(pattern, h.guard(route, access{role: roleOpen, body: smallBody}, handle))
+	h.mux.HandleFunc(pattern, h.guard(route, access{role: roleOpen, body: openBody}, handle))
 }

@@ -23,7 +23,7 @@ type operation struct {
 	runs             bool          // does something even by GET
 	free             bool          // does not count against server.in_flight: probes and what waits long
 	timeout          time.Duration // 0: server.request_timeout; < 0: none
-	body             int64         // largest body; 0: smallBody
+	body             int64         // largest body; 0: smallBody, or openBody without a key
 	status           int           // of success; 0: 200
 	says             string        // what the answer of success holds
 	example          any           // of the answer: a value of its Go type
@@ -106,7 +106,10 @@ func raw(rt *router, o operation, params []*huma.Param, content map[string]*huma
 func (rt *router) document(o operation) huma.Operation {
 	s := rt.h.opt.Server
 	a := access{role: o.role, runs: o.runs || unsafeMethod(o.method), work: !o.free, body: o.body, timeout: o.timeout}
-	if a.body == 0 {
+	switch {
+	case o.role == roleOpen:
+		a.body = min(openBody, int64(s.BodyBytes))
+	case a.body == 0:
 		a.body = min(smallBody, int64(s.BodyBytes))
 	}
 	if a.timeout == 0 {
