@@ -91,7 +91,7 @@ func (c *command) connect(ctx context.Context, name string) (*connection, error)
 		if err != nil {
 			return nil, usage("--server: %w", err)
 		}
-		return &connection{service: remote, Where: server, Close: func() {}}, nil
+		return &connection{service: remote, Where: remote.URL(), Close: func() {}}, nil
 	}
 	cfg, err := c.load(nil)
 	if err != nil {

@@ -196,5 +196,5 @@ func (c *command) health(ctx context.Context, url string) error {
 	}
 	var problem struct{ Detail string }
 	_ = json.NewDecoder(resp.Body).Decode(&problem) // the status says enough
-	return &codedError{ExitFailed, fmt.Errorf("healthcheck: %s: %s %s", url, resp.Status, problem.Detail)}
+	return &codedError{ExitFailed, fmt.Errorf("healthcheck: %s: %s %s", config.URL(url), resp.Status, problem.Detail)}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ferry/internal/api"
+	"ferry/internal/config"
 )
 
 // Client calls one instance. It is safe for concurrent use. Methods return an *api.Error for what the instance
@@ -33,7 +34,7 @@ func New(base, key string) (*Client, error) {
 	}
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("read server address %q: it has to look like http://127.0.0.1:8080", base)
+		return nil, fmt.Errorf("read server address %q: it has to look like http://127.0.0.1:8080", config.URL(base).String())
 	}
 	return &Client{
 		base: strings.TrimSuffix(base, "/"),
@@ -46,8 +47,8 @@ func New(base, key string) (*Client, error) {
 	}, nil
 }
 
-// URL is the instance's address.
-func (c *Client) URL() string { return c.base }
+// URL is the instance's address, with its login hidden: for print.
+func (c *Client) URL() string { return config.URL(c.base).String() }
 
 // Close lets go of idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -295,22 +296,22 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("reach ferry at %s: %w", c.base, plain(err))
+		return fmt.Errorf("reach ferry at %s: %w", c.URL(), plain(err))
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, mostBytes+1))
 	switch {
 	case err != nil:
-		return fmt.Errorf("read answer of %s: %w", c.base, err)
+		return fmt.Errorf("read answer of %s: %w", c.URL(), err)
 	case len(answer) > mostBytes:
-		return fmt.Errorf("read answer of %s: it is over %d bytes; ask for fewer records at once", c.base, mostBytes)
+		return fmt.Errorf("read answer of %s: it is over %d bytes; ask for fewer records at once", c.URL(), mostBytes)
 	case resp.StatusCode >= 300:
-		return problem(c.base, resp, answer)
+		return problem(c.URL(), resp, answer)
 	case out == nil:
 		return nil
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("read answer of %s: not what ferry answers: %w", c.base, err)
+		return fmt.Errorf("read answer of %s: not what ferry answers: %w", c.URL(), err)
 	}
 	return nil
 }

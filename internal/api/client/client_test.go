@@ -251,15 +251,20 @@ func TestNotFerry(t *testing.T) {
 		c.Close()
 		server.Close()
 	}
-	c, err := client.New("127.0.0.1:1", "")
-	if err != nil {
-		t.Fatal(err)
+	for base, want := range map[string]string{
+		"127.0.0.1:1":                    "reach ferry at http://127.0.0.1:1: dial tcp",
+		"http://ops:hunter2@127.0.0.1:1": "reach ferry at http://ops:[secret]@127.0.0.1:1: dial tcp",
+	} {
+		c, err := client.New(base, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Pipelines(t.Context()); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("err = %v", err)
+		}
 	}
-	if _, err := c.Pipelines(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "reach ferry at http://127.0.0.1:1: dial tcp") {
-		t.Errorf("err = %v", err)
-	}
-	for _, bad := range []string{"", "ftp://x", "http://", "http://[::1"} {
-		if _, err := client.New(bad, ""); err == nil || !strings.Contains(err.Error(), "it has to look like") {
+	for _, bad := range []string{"", "ftp://x", "http://", "http://[::1", "http://ops:hunter2@[::1"} {
+		if _, err := client.New(bad, ""); err == nil || !strings.Contains(err.Error(), "it has to look like") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("New(%q) = %v", bad, err)
 		}
 	}
