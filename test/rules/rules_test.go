@@ -25,7 +25,7 @@ var rooms = map[string][]string{
 	"internal/cli":                                  {"*"},
 	"internal/app":                                  {"*"},
 	"internal/api":                                  {"internal/config", "internal/record"},
-	"internal/api/client":                           {"internal/api"},
+	"internal/api/client":                           {"internal/api", "internal/config"},
 	"internal/config":                               {},
 	"internal/console":                              {},
 	"internal/embedded":                             {},
