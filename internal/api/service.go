@@ -185,13 +185,14 @@ type DeadLetter struct {
 	Run    string `json:"run,omitempty"`
 }
 
-// Replayed counts what became of replayed dead letters.
+// Replayed counts what became of replayed dead letters: read = published + filtered + dead + cut (invariant 5).
 type Replayed struct {
 	Pipeline  string `json:"pipeline"`
 	Read      int    `json:"read"`
 	Published int    `json:"published"`
 	Filtered  int    `json:"filtered"`
 	Dead      int    `json:"dead" doc:"Still dead: they are back among the dead letters with the new reason."`
+	Cut       int    `json:"cut" doc:"Left as they are, for only a text of the record's beginning was kept: mend the cause and pull them again, for example with the cursor set back."`
 }
 
 // Instance is one of those that share the state store.

@@ -156,7 +156,7 @@ func (h *Handler) registerDead(rt *router) {
 		id: "replay-dead-letters", method: http.MethodPost, path: "/v1/pipelines/{name}/dead/replay", tag: tagDead, role: roleAdmin,
 		summary: "Replay dead letters",
 		description: "Sends dead letters through the pipeline again: those at the positions, or all of them. Those that fail again are " +
-			"back among the dead letters with the new reason.",
+			"back among the dead letters with the new reason. Those of which only the beginning was kept are left as they are.",
 		says: "What became of them.", example: Replayed{Pipeline: "orders", Read: 2, Published: 1, Dead: 1}, request: ReplayRequest{Positions: []int64{7}},
 		problems: []Code{CodeQueue, CodeQueueFull, CodeConflict, CodeStopping},
 	}, func(ctx context.Context, in *struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"ferry/internal/api"
 	"ferry/internal/pipeline"
@@ -37,14 +38,22 @@ func (a *App) Dead(ctx context.Context, pipeline string, from int64, limit int) 
 				continue
 			}
 			view := recordView(topic, &stored[i])
+			reason := stored[i].Header(record.HeaderDeadReason)
+			if isCut(&stored[i]) {
+				reason += "; only its beginning was kept, which cannot be replayed: mend the cause and pull it again, for example with the cursor set back"
+			}
 			out = append(out, api.DeadLetter{
-				Record: view, Reason: stored[i].Header(record.HeaderDeadReason),
+				Record: view, Reason: reason,
 				Stage: stored[i].Header(record.HeaderDeadStage), Run: stored[i].Header(record.HeaderRun),
 			})
 		}
 	}
 	return out, nil
 }
+
+// isCut tells whether a letter holds only a text of its record's beginning. It stays a letter: published, it would pass
+// for the record.
+func isCut(l *queue.Stored) bool { return l.Header(record.HeaderDeadSize) != "" }
 
 // remover is what a queue can do that lets single records be taken out of a topic for good.
 type remover interface {
@@ -72,23 +81,42 @@ func (a *App) Replay(ctx context.Context, pipeline string, positions []int64) (a
 		err := a.replayReceived(ctx, p, topic, &out)
 		return out, err
 	}
-	letters, places, err := a.letters(ctx, pipeline, topic, positions)
+	letters, err := a.letters(ctx, pipeline, topic, positions)
 	if err != nil {
 		return out, err
 	}
-	for len(letters) > 0 {
-		n := min(replayBatch, len(letters))
-		done, err := p.Replay(ctx, a.requestContext(ctx), letters[:n])
-		if err != nil {
-			return out, problem(fmt.Errorf("replay: %w", err))
+	for some := range slices.Chunk(letters, replayBatch) {
+		if err := a.replay(ctx, p, taker, topic, some, &out); err != nil {
+			return out, err
 		}
-		if err := taker.Remove(ctx, topic, places[:n]...); err != nil {
-			return out, problem(fmt.Errorf("take replayed dead letters out: %w", err))
-		}
-		addReplayed(&out, done)
-		letters, places = letters[n:], places[n:]
 	}
 	return out, nil
+}
+
+// replay sends letters through the pipeline again and takes them out. Those that were cut are left.
+func (a *App) replay(ctx context.Context, p *pipe, taker remover, topic string, letters []queue.Stored, out *api.Replayed) error {
+	var records []record.Record
+	var places []int64
+	for i := range letters {
+		if isCut(&letters[i]) {
+			out.Read++
+			out.Cut++
+			continue
+		}
+		records, places = append(records, letters[i].Record), append(places, letters[i].Position)
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	done, err := p.Replay(ctx, a.requestContext(ctx), records)
+	if err != nil {
+		return problem(fmt.Errorf("replay: %w", err))
+	}
+	if err := taker.Remove(ctx, topic, places...); err != nil {
+		return problem(fmt.Errorf("take replayed dead letters out: %w", err))
+	}
+	addReplayed(out, done)
+	return nil
 }
 
 func addReplayed(out *api.Replayed, done pipeline.Done) {
@@ -102,8 +130,8 @@ func addReplayed(out *api.Replayed, done pipeline.Done) {
 const replayMost = 100_000
 
 // replayReceived replays letters as the queue hands them out, and acknowledges each batch after what became of it is
-// durable. A letter that fails again comes back under its id, by which the end is seen. Other pipelines' letters are
-// given back at the end.
+// durable. A letter that fails again comes back under its id, by which the end is seen. Other pipelines' letters, and
+// those that were cut, are given back at the end.
 func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *api.Replayed) (err error) {
 	var others []string
 	defer func() {
@@ -127,7 +155,13 @@ func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *ap
 		var receipts []string
 		for i := range got {
 			again = again || known[got[i].ID]
-			if got[i].Header(record.HeaderPipeline) != p.Name() || known[got[i].ID] {
+			own := got[i].Header(record.HeaderPipeline) == p.Name() && !known[got[i].ID]
+			if own && isCut(&got[i].Stored) {
+				out.Read++
+				out.Cut++
+				own = false
+			}
+			if !own {
 				others = append(others, got[i].Receipt)
 				continue
 			}
@@ -152,9 +186,8 @@ func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *ap
 }
 
 // letters reads the dead letters at the positions, or all there are now.
-func (a *App) letters(ctx context.Context, pipeline, topic string, positions []int64) ([]record.Record, []int64, error) {
-	var letters []record.Record
-	var places []int64
+func (a *App) letters(ctx context.Context, pipeline, topic string, positions []int64) ([]queue.Stored, error) {
+	var letters []queue.Stored
 	take := func(from int64, limit int) (next int64, n int, err error) {
 		stored, err := a.browse(ctx, topic, from, limit)
 		if err != nil {
@@ -163,44 +196,43 @@ func (a *App) letters(ctx context.Context, pipeline, topic string, positions []i
 		for i := range stored {
 			next = stored[i].Position + 1
 			if stored[i].Header(record.HeaderPipeline) == pipeline {
-				letters = append(letters, stored[i].Record)
-				places = append(places, stored[i].Position)
+				letters = append(letters, stored[i])
 			}
 		}
 		return next, len(stored), nil
 	}
 	if len(positions) > 0 {
 		for _, pos := range positions {
-			before := len(places)
+			before := len(letters)
 			if _, _, err := take(pos, 1); err != nil {
-				return nil, nil, problem(fmt.Errorf("read dead letter %d: %w", pos, err))
+				return nil, problem(fmt.Errorf("read dead letter %d: %w", pos, err))
 			}
-			if len(places) == before || places[before] != pos {
-				return nil, nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("pipeline %q has no dead letter at position %d", pipeline, pos)}
+			if len(letters) == before || letters[before].Position != pos {
+				return nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("pipeline %q has no dead letter at position %d", pipeline, pos)}
 			}
 		}
-		return letters, places, nil
+		return letters, nil
 	}
 	stats, err := a.queue.Stats(ctx, topic)
 	if errors.Is(err, queue.ErrNoTopic) {
-		return nil, nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, problem(fmt.Errorf("look at topic %q: %w", topic, err))
+		return nil, problem(fmt.Errorf("look at topic %q: %w", topic, err))
 	}
 	// Up to the present last one: what fails again goes behind it and is not replayed in circles.
 	for from := int64(0); from <= stats.Last; {
 		next, n, err := take(from, 500)
 		if err != nil {
-			return nil, nil, problem(fmt.Errorf("read dead letters: %w", err))
+			return nil, problem(fmt.Errorf("read dead letters: %w", err))
 		}
 		if n == 0 {
 			break
 		}
 		from = next
 	}
-	for len(places) > 0 && places[len(places)-1] > stats.Last {
-		letters, places = letters[:len(letters)-1], places[:len(places)-1]
+	for len(letters) > 0 && letters[len(letters)-1].Position > stats.Last {
+		letters = letters[:len(letters)-1]
 	}
-	return letters, places, nil
+	return letters, nil
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
+	"ferry/internal/api"
 	"ferry/internal/config"
 	"ferry/internal/queue"
 	"ferry/internal/record"
@@ -98,5 +100,56 @@ func TestReplayWithoutBrowsing(t *testing.T) {
 	}
 	if _, err := a.Replay(t.Context(), "p", []int64{1}); err == nil {
 		t.Error("a single position was replayed")
+	}
+}
+
+// TestCutLettersAreNotReplayed: what holds only the beginning of a record is never published as if it were the record, nor
+// lost, whoever cut it.
+func TestCutLettersAreNotReplayed(t *testing.T) {
+	const whole = `{"id":1,"bad":true}`
+	big := func(n int) string { return `{"id":"` + strings.Repeat("x", n<<20) + `"}` }
+	for _, c := range []struct{ name, contentType, body, stage, size string }{
+		{"too large for the queue", "application/json", big(10), "queue", "10485769"},
+		{"larger than limits.record", "application/json", big(12), "source", "12582921"},
+		{"no JSON", "application/x-ndjson", "{}\n{no}\n", "source", "5"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := openApp(t, `
+data: %s
+pipelines:
+  p: {source: {push: true, limits: {record: 11MiB}}, transform: [{where: ". != {}"}]}
+`)
+			if out, err := a.Push(t.Context(), "p", c.contentType, []byte(c.body)); err != nil || out.Dead != 1 {
+				t.Fatalf("pushed %+v, %v", out, err)
+			}
+			if err := a.queue.Publish(t.Context(), "p.dead", []record.Record{letter("p", "whole", whole)}); err != nil {
+				t.Fatal(err)
+			}
+			dead, err := a.Dead(t.Context(), "p", 0, 10)
+			if err != nil || len(dead) != 2 {
+				t.Fatalf("%d dead letters, %v", len(dead), err)
+			}
+			if dead[0].Stage != c.stage || dead[0].Headers[record.HeaderDeadSize] != c.size ||
+				!strings.Contains(dead[0].Reason, "only its beginning was kept") || strings.Contains(dead[1].Reason, "beginning") {
+				t.Errorf("dead letter %s: %s, %v", dead[0].Stage, dead[0].Reason, dead[0].Headers)
+			}
+			if out, err := a.Replay(t.Context(), "p", []int64{dead[0].Position}); err != nil || out != (api.Replayed{Pipeline: "p", Read: 1, Cut: 1}) {
+				t.Errorf("replayed one: %+v, %v", out, err)
+			}
+			if out, err := a.Replay(t.Context(), "p", nil); err != nil || out != (api.Replayed{Pipeline: "p", Read: 2, Published: 1, Cut: 1}) {
+				t.Errorf("replayed all: %+v, %v", out, err)
+			}
+			a.queue = handsOut{a.queue}
+			if out, err := a.Replay(t.Context(), "p", nil); err != nil || out != (api.Replayed{Pipeline: "p", Read: 1, Cut: 1}) {
+				t.Errorf("replayed as they are handed out: %+v, %v", out, err)
+			}
+			left, err := a.take(t.Context(), "p.dead", 10)
+			if err != nil || len(left) != 1 || left[0].ID != dead[0].ID || left[0].Header(record.HeaderDeadSize) != c.size {
+				t.Errorf("%d letters are left, %v; want the cut one", len(left), err)
+			}
+			if s, err := a.queue.Stats(t.Context(), "p"); err != nil || s.Records != 1 {
+				t.Errorf("the topic holds %d records, %v; want the whole one", s.Records, err)
+			}
+		})
 	}
 }

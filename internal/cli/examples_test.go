@@ -115,3 +115,26 @@ pipelines:
 		t.Fatalf("%d records, want 18", strings.Count(all, "\n"))
 	}
 }
+
+// TestCutDeadLettersStay: of what is too large only the beginning is there, so a replay leaves it and says so.
+func TestCutDeadLettersStay(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "ferry.yaml")
+	if err := os.WriteFile(file, []byte(`
+pipelines:
+  orders:
+    source: {base: "mock:", get: /v1/orders, query: {count: "5"}, records: ".data[]", key: .id, limits: {record: 100}}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	call := func(args ...string) string {
+		return string(ferry(t, 0, append(args, "-c", file, "--data", filepath.Join(dir, "data"))...))
+	}
+	call("run", "orders")
+	if out := call("dead", "replay", "orders"); !strings.Contains(out, "replayed 5 = 0 published + 0 filtered + 0 dead again + 5 cut") {
+		t.Error(out)
+	}
+	if out := call("dead", "list", "orders"); strings.Count(out, "only its beginning was kept") != 5 {
+		t.Error(out)
+	}
+}

@@ -194,7 +194,7 @@ func (c *command) deadCommand() *cobra.Command {
 	var positions []int64
 	replay := &cobra.Command{
 		Use: "replay PIPELINE", Short: "Send dead letters through the pipeline again", Args: needArgs("PIPELINE"),
-		Long: "Send dead letters through the pipeline again: those at --position, or all. What fails again is a dead letter again, with its new reason.",
+		Long: "Send dead letters through the pipeline again: those at --position, or all. What fails again is a dead letter again, with its new reason. What was cut to its beginning stays where it is.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conn, err := c.connect(cmd.Context(), "dead replay")
 			if err != nil {
@@ -208,7 +208,11 @@ func (c *command) deadCommand() *cobra.Command {
 			if c.json {
 				return c.line(r)
 			}
-			return c.printf("%s: replayed %d = %d published + %d filtered + %d dead again\n", r.Pipeline, r.Read, r.Published, r.Filtered, r.Dead)
+			if r.Cut == 0 {
+				return c.printf("%s: replayed %d = %d published + %d filtered + %d dead again\n", r.Pipeline, r.Read, r.Published, r.Filtered, r.Dead)
+			}
+			c.say("%d stay dead letters, for only the beginning of each was kept: mend the cause and pull them again, for example with the cursor set back", r.Cut)
+			return c.printf("%s: replayed %d = %d published + %d filtered + %d dead again + %d cut\n", r.Pipeline, r.Read, r.Published, r.Filtered, r.Dead, r.Cut)
 		},
 	}
 	replay.Flags().Int64SliceVar(&positions, "position", nil, "position of a dead letter (several times)")

@@ -30,7 +30,7 @@ func (p *Pipeline) load(ctx context.Context, part record.Part, headers []record.
 		sizes:   make([]int, len(part.Records)),
 	}
 	for i := range part.Records {
-		part.Records[i].Headers = headers
+		part.Records[i].Headers = append(slices.Clip(headers), part.Records[i].Headers...)
 		in := part.Records[i]
 		from := len(c.results)
 		err := part.Bad[i]
@@ -157,10 +157,7 @@ func (p *Pipeline) deadLetter(in record.Record, stage string, err error) record.
 		record.Header{Name: record.HeaderDeadStage, Value: stage},
 		record.Header{Name: record.HeaderDeadReason, Value: headerText(reason)})
 	if p.limits.RecordBytes > 0 && letter.Size() > p.limits.RecordBytes {
-		keep := min(deadKeep, len(in.Data), p.limits.RecordBytes/8)
-		letter.Headers = append(letter.Headers, record.Header{Name: "ferry-dead-size", Value: fmt.Sprint(len(in.Data))})
-		letter.Data = textOf(in.Data[:keep])
-		letter.Key = "" // may be what is too large
+		letter = letter.Cut(min(deadKeep, p.limits.RecordBytes/8))
 	}
 	return letter
 }

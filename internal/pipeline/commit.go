@@ -236,8 +236,7 @@ func (r *run) buryRefused(hold []*cargo, first int, s stretch, refused *queue.Ba
 		if at -= len(owners); at < len(graves) {
 			g := graves[at]
 			letter := g.c.dead[g.i]
-			letter.Data = textOf(letter.Data[:min(len(letter.Data)/4, deadKeep)])
-			g.c.bury(g.i, letter)
+			g.c.bury(g.i, letter.Cut(min(len(letter.Data)/4, deadKeep)))
 		}
 	}
 }

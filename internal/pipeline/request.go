@@ -49,7 +49,8 @@ type BodyError struct{ Err error }
 func (e *BodyError) Error() string { return "read records in the body: " + e.Err.Error() }
 func (e *BodyError) Unwrap() error { return e.Err }
 
-// Replay carries dead letters again, from their original bytes.
+// Replay carries dead letters again, from their original bytes. One that has the header record.HeaderDeadSize is not for
+// it: its bytes are not the record's.
 func (p *Pipeline) Replay(ctx context.Context, c Context, letters []record.Record) (Done, error) {
 	part := record.Part{Records: make([]record.Record, len(letters))}
 	for i, l := range letters {

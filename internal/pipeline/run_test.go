@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -158,6 +159,13 @@ func TestOversizeAndRefusedRecordsDoNotBlockTheRest(t *testing.T) {
 		if l.Size() > 1000 {
 			t.Errorf("dead letter of %d bytes is over the limit itself", l.Size())
 		}
+		want := "" // the others are whole
+		if l.ID == rec(big).ID {
+			want = "3005"
+		}
+		if got := l.Header("ferry-dead-size"); got != want {
+			t.Errorf("letter %s has the size %q, want %q", l.ID, got, want)
+		}
 	}
 	slices.Sort(reasons)
 	want := []string{
@@ -167,6 +175,35 @@ func TestOversizeAndRefusedRecordsDoNotBlockTheRest(t *testing.T) {
 	}
 	if d := cmp.Diff(want, reasons); d != "" {
 		t.Error("reasons", d)
+	}
+}
+
+// TestRefusedLetterIsCut: a dead letter that the queue refuses itself is cut, and says that it is.
+func TestRefusedLetterIsCut(t *testing.T) {
+	poison := "poison" + strings.Repeat("x", 994)
+	src, b := &pages{parts: [][]string{{"a", poison}}}, newBroker()
+	b.onCommit = func(batch queue.Batch) error {
+		for i, l := range batch.Dead {
+			if len(l.Data) > 100 {
+				return &queue.BatchError{Failed: map[int]error{len(batch.Records) + i: queue.ErrFull}, Total: batch.Len()}
+			}
+		}
+		return nil
+	}
+	got, err := newPipeline(t, src, b).Run(t.Context(), who, nil)
+	if err != nil || got.Dead != 1 || len(b.topics["orders.dead"]) != 1 {
+		t.Fatalf("counters %+v, %v", got, err)
+	}
+	l := b.topics["orders.dead"][0]
+	if l.Header("ferry-dead-size") != "1002" || !strings.HasPrefix(l.Header("ferry-dead-reason"), "cannot map poison") || !json.Valid(l.Data) {
+		t.Errorf("letter %+v", l)
+	}
+	names := map[string]bool{}
+	for _, h := range l.Headers {
+		if names[h.Name] {
+			t.Errorf("header %s comes twice", h.Name)
+		}
+		names[h.Name] = true
 	}
 }
 

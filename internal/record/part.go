@@ -6,7 +6,8 @@ type Part struct {
 	// Records of this part. Their Data may point into one buffer that belongs to the part.
 	Records []Record
 	// Bad holds, by index into Records, why a record cannot go on (no key, nested too deep, …). Its Data is what
-	// was read. Such a record is a dead letter of the stage "source". Nil when all are well.
+	// was read; where that is only a text of its beginning, it has the header HeaderDeadSize. Such a record is a dead
+	// letter of the stage "source". Nil when all are well.
 	Bad map[int]error
 	// Seen counts the records of this stretch that were left out because an earlier run has committed them. They are
 	// not in Records. Read = len(Records) + Seen (invariant 5).

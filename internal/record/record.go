@@ -5,6 +5,8 @@ package record
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"slices"
 	"strconv"
 )
 
@@ -19,6 +21,7 @@ const (
 	// On dead letters only.
 	HeaderDeadReason = "ferry-dead-reason" // what was wrong, for a person
 	HeaderDeadStage  = "ferry-dead-stage"  // where: source, where, map, schema, queue
+	HeaderDeadSize   = "ferry-dead-size"   // how many bytes the record had, when Data is only a text of its beginning
 )
 
 // A Record is one JSON value with an id. A Record is not changed once it has been handed on: Data may be shared
@@ -54,6 +57,20 @@ func (r *Record) Size() int {
 		n += len(h.Name) + len(h.Value)
 	}
 	return n
+}
+
+// Cut is the record with a JSON text of the first n bytes of its data, and without its key, which may be what is too
+// large. Its header HeaderDeadSize says that it is not the record any more.
+func (r *Record) Cut(n int) Record {
+	text, err := json.Marshal(string(r.Data[:min(n, len(r.Data))])) // bytes that are no UTF-8 become U+FFFD
+	if err != nil {
+		text = []byte(`""`) // a string always marshals
+	}
+	cut := Record{ID: r.ID, Headers: r.Headers, Data: text}
+	if r.Header(HeaderDeadSize) == "" {
+		cut.Headers = append(slices.Clip(r.Headers), Header{HeaderDeadSize, strconv.Itoa(len(r.Data))})
+	}
+	return cut
 }
 
 // A Cursor is a pipeline's saved progress. It is opaque to all but the source that made it; empty means "from the

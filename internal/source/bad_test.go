@@ -253,6 +253,10 @@ func TestBadRecords(t *testing.T) {
 			if len(p.bad) != 1 || p.bad[0] != c.bad {
 				t.Errorf("bad: %q, want %q", p.bad, c.bad)
 			}
+			cut := map[string]string{"large": fmt.Sprint(len(big)), "deep": "11", "broken line": "11"} // with its end; the others are whole
+			if size := p.sizes[0]; size != cut[c.name] {
+				t.Errorf("the bad record has the size %q, want %q", size, cut[c.name])
+			}
 		})
 	}
 }

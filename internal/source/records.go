@@ -70,6 +70,7 @@ func (s *Source) identify(ctx context.Context, in elem) (r identified) {
 	r.Data = data
 	if in.odd != nil {
 		r.bad = in.odd.reason
+		r.Headers = []record.Header{{Name: record.HeaderDeadSize, Value: strconv.FormatInt(in.odd.size, 10)}}
 		r.ID = record.ID(s.pipeline, "", in.odd.version)
 		r.short = shortID(r.ID)
 		return r

@@ -46,6 +46,7 @@ type pull struct {
 	data     []string
 	ids      []string
 	bad      []string
+	sizes    []string // HeaderDeadSize of each in bad
 	seen     int
 	pages    int
 	parts    int
@@ -100,6 +101,7 @@ func (p *pull) take(t testing.TB, part record.Part) {
 		}
 		if err := part.Bad[i]; err != nil {
 			p.bad = append(p.bad, err.Error())
+			p.sizes = append(p.sizes, r.Header(record.HeaderDeadSize))
 		}
 	}
 	p.seen += part.Seen

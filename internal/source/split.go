@@ -32,6 +32,7 @@ type splitter struct {
 // oddity is a record that cannot go on as it is.
 type oddity struct {
 	data    []byte // its first bytes, as a JSON string
+	size    int64  // of all of them
 	version []byte // a digest of all of them
 	reason  error
 }
@@ -103,7 +104,7 @@ func (p *splitter) addOdd(reason error, skip func() error) error {
 	}
 	head = bytes.TrimRight(head[:min(int64(len(head)), p.passed)], "\r\n")
 	p.spans = append(p.spans, span{-1, len(p.odd), -1})
-	p.odd = append(p.odd, oddity{jsonscan.AppendQuote(nil, string(head)), version, reason})
+	p.odd = append(p.odd, oddity{jsonscan.AppendQuote(nil, string(head)), p.passed, version, reason})
 	return p.added()
 }
 

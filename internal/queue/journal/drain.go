@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -195,13 +194,12 @@ func (q *Queue) bury(taken []int, done uint64, refused *queue.BatchError) {
 	order := slices.Concat(records, dead)
 	for i, err := range refused.Failed {
 		it := &q.pending[order[i]]
-		it.dead = true
-		it.record.Headers = append(slices.Clip(it.record.Headers),
-			record.Header{Name: record.HeaderDeadStage, Value: "queue"}, record.Header{Name: record.HeaderDeadReason, Value: err.Error()})
-		text, merr := json.Marshal(string(it.record.Data[:min(keep, len(it.record.Data)/2)]))
-		if merr == nil { // a string always marshals
-			it.record.Data = text
+		if !it.dead { // a letter has its reason
+			it.dead = true
+			it.record.Headers = append(slices.Clip(it.record.Headers),
+				record.Header{Name: record.HeaderDeadStage, Value: "queue"}, record.Header{Name: record.HeaderDeadReason, Value: err.Error()})
 		}
+		it.record = it.record.Cut(min(keep, len(it.record.Data)/2))
 	}
 }
 

@@ -310,7 +310,8 @@ func TestRefusedForGood(t *testing.T) {
 		t.Fatalf("%v, %v", got, err)
 	}
 	dead, err := q.Browse(t.Context(), "orders.dead", 0, 10)
-	if err != nil || len(dead) != 2 || dead[1].ID != "id-2" || dead[1].Header("ferry-dead-stage") != "queue" {
+	if err != nil || len(dead) != 2 || dead[1].ID != "id-2" || dead[1].Header("ferry-dead-stage") != "queue" ||
+		dead[1].Header("ferry-dead-size") != fmt.Sprint(len(rec(2).Data)) {
 		t.Fatalf("%+v, %v", dead, err)
 	}
 }
