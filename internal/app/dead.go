@@ -81,6 +81,10 @@ func (a *App) Replay(ctx context.Context, pipeline string, positions []int64) (a
 		err := a.replayReceived(ctx, p, topic, &out)
 		return out, err
 	}
+	if len(positions) == 0 {
+		err := a.replayAll(ctx, p, taker, topic, &out)
+		return out, err
+	}
 	letters, err := a.letters(ctx, pipeline, topic, positions)
 	if err != nil {
 		return out, err
@@ -91,6 +95,36 @@ func (a *App) Replay(ctx context.Context, pipeline string, positions []int64) (a
 		}
 	}
 	return out, nil
+}
+
+// replayAll replays the letters that there are now, batch after batch: there may be more than fit into memory
+// (invariant 7).
+func (a *App) replayAll(ctx context.Context, p *pipe, taker remover, topic string, out *api.Replayed) error {
+	stats, err := a.queue.Stats(ctx, topic)
+	if errors.Is(err, queue.ErrNoTopic) {
+		return nil
+	}
+	if err != nil {
+		return problem(fmt.Errorf("look at topic %q: %w", topic, err))
+	}
+	// Up to the present last one: what fails again goes behind it and is not replayed in circles.
+	for from := int64(0); from <= stats.Last; {
+		stored, err := a.browse(ctx, topic, from, replayBatch)
+		if err != nil {
+			return problem(fmt.Errorf("read dead letters: %w", err))
+		}
+		if len(stored) == 0 {
+			return nil
+		}
+		from = stored[len(stored)-1].Position + 1
+		letters := slices.DeleteFunc(stored, func(l queue.Stored) bool {
+			return l.Position > stats.Last || l.Header(record.HeaderPipeline) != p.Name()
+		})
+		if err := a.replay(ctx, p, taker, topic, letters, out); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // replay sends letters through the pipeline again and takes them out. Those that were cut are left.
@@ -185,54 +219,18 @@ func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *ap
 	return nil
 }
 
-// letters reads the dead letters at the positions, or all there are now.
+// letters reads the dead letters at the positions.
 func (a *App) letters(ctx context.Context, pipeline, topic string, positions []int64) ([]queue.Stored, error) {
-	var letters []queue.Stored
-	take := func(from int64, limit int) (next int64, n int, err error) {
-		stored, err := a.browse(ctx, topic, from, limit)
+	letters := make([]queue.Stored, 0, len(positions))
+	for _, pos := range positions {
+		stored, err := a.browse(ctx, topic, pos, 1)
 		if err != nil {
-			return 0, 0, err
+			return nil, problem(fmt.Errorf("read dead letter %d: %w", pos, err))
 		}
-		for i := range stored {
-			next = stored[i].Position + 1
-			if stored[i].Header(record.HeaderPipeline) == pipeline {
-				letters = append(letters, stored[i])
-			}
+		if len(stored) == 0 || stored[0].Position != pos || stored[0].Header(record.HeaderPipeline) != pipeline {
+			return nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("pipeline %q has no dead letter at position %d", pipeline, pos)}
 		}
-		return next, len(stored), nil
-	}
-	if len(positions) > 0 {
-		for _, pos := range positions {
-			before := len(letters)
-			if _, _, err := take(pos, 1); err != nil {
-				return nil, problem(fmt.Errorf("read dead letter %d: %w", pos, err))
-			}
-			if len(letters) == before || letters[before].Position != pos {
-				return nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("pipeline %q has no dead letter at position %d", pipeline, pos)}
-			}
-		}
-		return letters, nil
-	}
-	stats, err := a.queue.Stats(ctx, topic)
-	if errors.Is(err, queue.ErrNoTopic) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, problem(fmt.Errorf("look at topic %q: %w", topic, err))
-	}
-	// Up to the present last one: what fails again goes behind it and is not replayed in circles.
-	for from := int64(0); from <= stats.Last; {
-		next, n, err := take(from, 500)
-		if err != nil {
-			return nil, problem(fmt.Errorf("read dead letters: %w", err))
-		}
-		if n == 0 {
-			break
-		}
-		from = next
-	}
-	for len(letters) > 0 && letters[len(letters)-1].Position > stats.Last {
-		letters = letters[:len(letters)-1]
+		letters = append(letters, stored[0])
 	}
 	return letters, nil
 }

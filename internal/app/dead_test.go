@@ -103,6 +103,50 @@ func TestReplayWithoutBrowsing(t *testing.T) {
 	}
 }
 
+// counted is a queue that counts the letters which were looked at and not yet taken out.
+type counted struct {
+	queue.Queue
+	held, most int
+}
+
+func (c *counted) Browse(ctx context.Context, topic string, from int64, limit int) ([]queue.Stored, error) {
+	got, err := c.Queue.Browse(ctx, topic, from, limit)
+	c.held += len(got)
+	c.most = max(c.most, c.held)
+	return got, err
+}
+
+func (c *counted) Remove(ctx context.Context, topic string, positions ...int64) error {
+	c.held -= len(positions)
+	return c.Queue.(remover).Remove(ctx, topic, positions...)
+}
+
+// TestReplayHoldsOneBatch: to replay all letters takes no more memory than to replay a few (invariant 7), and what dies
+// again is not replayed a second time.
+func TestReplayHoldsOneBatch(t *testing.T) {
+	a := openApp(t, deadConfig)
+	letters := []record.Record{letter("p", "bad", `{"bad":true}`), letter("other", "other", `{}`)}
+	for i := range 5*replayBatch + 7 {
+		letters = append(letters, letter("p", fmt.Sprint(i), `{}`))
+	}
+	if err := a.queue.Publish(t.Context(), "p.dead", letters); err != nil {
+		t.Fatal(err)
+	}
+	q := &counted{Queue: a.queue}
+	a.queue = q
+	n := len(letters) - 1
+	out, err := a.Replay(t.Context(), "p", nil)
+	if want := (api.Replayed{Pipeline: "p", Read: n, Published: n - 1, Dead: 1}); err != nil || out != want {
+		t.Errorf("replayed %+v, %v; want %+v", out, err, want)
+	}
+	if q.most > replayBatch+1 { // and the other pipeline's
+		t.Errorf("held %d letters at once, want one batch of %d", q.most, replayBatch)
+	}
+	if s, err := a.queue.Stats(t.Context(), "p.dead"); err != nil || s.Records != 2 {
+		t.Errorf("%d letters are left, %v; want 2", s.Records, err)
+	}
+}
+
 // TestCutLettersAreNotReplayed: what holds only the beginning of a record is never published as if it were the record, nor
 // lost, whoever cut it.
 func TestCutLettersAreNotReplayed(t *testing.T) {
