@@ -111,7 +111,7 @@ func (a *App) openState(ctx context.Context) error {
 			return err
 		}
 		nc, err = qc.Dial(ctx)
-		opt.Replicas = qc.Replicas
+		opt.Domain, opt.Replicas, opt.Timeout = qc.Domain, qc.Replicas, qc.Timeout
 	case "postgres", "postgresql":
 		return a.openPostgres(ctx)
 	default:
