@@ -7,7 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"ferry/internal/api"
@@ -18,7 +19,8 @@ import (
 const (
 	answersPrefix = "idempotency/"
 	answersLook   = 100 * time.Millisecond // how often somebody looks whether another instance has answered
-	answersSweep  = 200                    // after so many keys the old ones are looked for
+	answersParts  = 256                    // what a key's first byte may be
+	answersSweep  = time.Hour              // in which all parts are looked through for what is old
 	answerMost    = 64 << 10               // a larger answer is not kept: it is one message of the store
 )
 
@@ -28,7 +30,6 @@ const (
 type sharedAnswers struct {
 	store   state.Store
 	patient time.Duration
-	begun   atomic.Uint64
 }
 
 func newSharedAnswers(store state.Store, requestTimeout time.Duration) *sharedAnswers {
@@ -44,13 +45,7 @@ type keptAnswer struct {
 
 // Begin implements api.Idempotency.
 func (s *sharedAnswers) Begin(ctx context.Context, key string, print [32]byte) (*api.Answer, func(*api.Answer), error) {
-	if s.begun.Add(1)%answersSweep == 0 {
-		if err := s.sweep(ctx); err != nil {
-			return nil, nil, problem(err)
-		}
-	}
-	sum := sha256.Sum256([]byte(key)) // callers' keys hold anything
-	at, claim := answersPrefix+hex.EncodeToString(sum[:16]), keptAnswer{Print: hex.EncodeToString(print[:])}
+	at, claim := answerKey(key), keptAnswer{Print: hex.EncodeToString(print[:])}
 	var seen uint64
 	var since time.Time
 	for {
@@ -116,9 +111,56 @@ func (s *sharedAnswers) finish(ctx context.Context, key string, v keptAnswer, re
 	_, _ = s.put(ctx, key, v, rev)
 }
 
+// answerKey is where the answer of a caller's key lies, which may hold anything.
+func answerKey(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return answersPart(sum[0]) + hex.EncodeToString(sum[1:16])
+}
+
+// answersPart begins the keys of a part. It ends with a slash, because NATS picks out whole parts of a key only: of
+// anything less it would send the answers of all.
+func answersPart(b byte) string { return answersPrefix + hex.EncodeToString([]byte{b}) + "/" }
+
+// start begins to forget old answers, until stop, which waits for the end of that.
+func (s *sharedAnswers) start(ctx context.Context, log *slog.Logger) (stop func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.sweepAll(ctx, log)
+	}()
+	return func(ctx context.Context) error {
+		cancel()
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// sweepAll sweeps one part after the other until ctx ends. There may be a million answers: a part at a time keeps them out
+// of memory (invariant 7), and out of the way of requests. It begins anywhere, so that instances are at different parts,
+// and one that is often restarted comes to all of them.
+func (s *sharedAnswers) sweepAll(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(answersSweep / answersParts)
+	defer tick.Stop()
+	for part := byte(rand.N(answersParts)); ; part++ {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := s.sweep(ctx, part); err != nil && ctx.Err() == nil {
+			log.WarnContext(ctx, "cannot forget old answers of Idempotency-Keys; trying again within the hour", "error", err)
+		}
+	}
+}
+
 // sweep forgets what is older than answers are kept.
-func (s *sharedAnswers) sweep(ctx context.Context) error {
-	entries, err := s.store.List(ctx, answersPrefix)
+func (s *sharedAnswers) sweep(ctx context.Context, part byte) error {
+	entries, err := s.store.List(ctx, answersPart(part))
 	if err != nil {
 		return fmt.Errorf("list answers: %w", err)
 	}

@@ -1,9 +1,15 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"regexp"
+	"runtime"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,16 +70,106 @@ func TestSharedAnswers(t *testing.T) {
 			t.Errorf("large: %+v, %v", got, err)
 		}
 
-		// After a day a key is free, and what is left of it is swept away.
+		// After a day a key is free.
 		time.Sleep(api.IdempotencyTTL + time.Second)
 		if _, again, err := begin(b, "k", 9); err != nil || again == nil {
 			t.Errorf("a day later: %v", err)
 		}
-		if err := a.sweep(t.Context()); err != nil {
-			t.Fatal(err)
+	})
+}
+
+// listing notes what is listed, and fails it when told to.
+type listing struct {
+	state.Store
+	mu    sync.Mutex
+	lists []string
+	most  int
+	fail  error
+}
+
+func (l *listing) List(ctx context.Context, prefix string) ([]state.Entry, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fail != nil {
+		return nil, l.fail
+	}
+	entries, err := l.Store.List(ctx, prefix)
+	l.lists, l.most = append(l.lists, prefix), max(l.most, len(entries))
+	return entries, err
+}
+
+// TestOldAnswersAreForgotten: within an hour, a part at a time, and no request sees anything of it.
+func TestOldAnswersAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := state.NewMemory()
+		store := &listing{Store: memory, fail: state.ErrUnavailable}
+		s := newSharedAnswers(store, time.Minute)
+		stop := s.start(t.Context(), discard())
+		ask := func(n int, name string) {
+			for i := range n {
+				_, finish, err := s.Begin(t.Context(), fmt.Sprint(name, i), [32]byte{1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				finish(&api.Answer{Status: 200, Header: http.Header{}})
+			}
 		}
-		if left, err := store.List(t.Context(), answersPrefix); err != nil || len(left) != 1 {
-			t.Errorf("%d keys left, %v, want the new one", len(left), err)
+		count := func() int {
+			entries, err := memory.List(t.Context(), answersPrefix)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(entries)
+		}
+		const many = 2000
+		ask(many, "old")
+		time.Sleep(2 * time.Hour)
+		ask(10, "new")
+		store.mu.Lock()
+		store.fail = nil
+		store.mu.Unlock()
+
+		time.Sleep(api.IdempotencyTTL - 2*time.Hour)
+		if n := count(); n != many+10 {
+			t.Errorf("%d answers after a day, want all", n)
+		}
+		store.mu.Lock()
+		store.lists = nil
+		store.mu.Unlock()
+		time.Sleep(answersSweep + time.Second)
+		if n := count(); n != 10 {
+			t.Errorf("%d answers an hour later, want the new ones", n)
+		}
+		if err := stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+		slices.Sort(store.lists)
+		if parts := slices.Compact(slices.Clone(store.lists)); len(parts) != answersParts || len(store.lists) > answersParts+1 {
+			t.Errorf("%d parts listed in %d calls", len(parts), len(store.lists))
+		}
+		if part := regexp.MustCompile(`^idempotency/[0-9a-f]{2}/$`); !part.MatchString(store.lists[0]) || store.most > many/answersParts*3 {
+			t.Errorf("listed %s, up to %d of %d answers", store.lists[0], store.most, many)
 		}
 	})
+}
+
+// TestAnswersEndWithTheApp: nobody looks for old answers in a store that has been closed.
+func TestAnswersEndWithTheApp(t *testing.T) {
+	a := openApp(t, "listen: 127.0.0.1:0\nstate: nats://"+natsServer(t).Addr().String()+"\n"+deadConfig[1:])
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sweeping := func() bool {
+		stacks := make([]byte, 1<<20)
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("sharedAnswers"))
+	}
+	if !sweeping() {
+		t.Error("nobody looks for old answers")
+	}
+	if err := a.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if sweeping() {
+		t.Error("somebody still does")
+	}
 }

@@ -22,7 +22,9 @@ func (a *App) Start(ctx context.Context) error {
 	}
 	var idempotency api.Idempotency // nil: in this process's memory
 	if a.shares() {
-		idempotency = newSharedAnswers(a.store, a.cfg.Server.RequestTimeout.D())
+		shared := newSharedAnswers(a.store, a.cfg.Server.RequestTimeout.D())
+		a.onClose("answers", shared.start(ctx, a.log))
+		idempotency = shared
 	}
 	handler, err := api.New(a, api.Options{
 		Idempotency: idempotency,
