@@ -396,8 +396,69 @@ func TestHalfAStartLeavesNothingBehind(t *testing.T) {
 				t.Errorf("err = %v, want the store's", err)
 			}
 			store.set(func(m *memory) { m.veto = nil })
+			running := func() (n int) {
+				runs, err := b.List(t.Context(), "", History)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, r := range runs {
+					if r.Status == Running {
+						n++
+					}
+				}
+				return n
+			}
+			if n := running(); n != 0 {
+				t.Errorf("%s: %d runs are listed as running after half a start", prefix, n)
+			}
 			if _, started, err := b.Trigger(t.Context(), "orders", "request"); err != nil || !started {
 				t.Errorf("another instance cannot start at once: %v, %v", started, err)
+			}
+			pass(time.Second)
+			if n := running(); n != 0 {
+				t.Errorf("%s: %d runs are listed as running, and all have ended", prefix, n)
+			}
+		})
+	}
+}
+
+// TestKilledInTheMiddleOfAStart: whichever write was the last to arrive, the run has an end in the end, and the latest run
+// is one that there is.
+func TestKilledInTheMiddleOfAStart(t *testing.T) {
+	for _, prefix := range []string{prefixRuns, prefixMark} {
+		bubble(t, func(t *testing.T) {
+			store := newMemory()
+			a := startInstance(t, store, "a", takes(time.Minute), Pipeline{Name: "orders"})
+			first, _, err := a.Trigger(t.Context(), "orders", "request")
+			if err != nil {
+				t.Fatal(err)
+			}
+			pass(2 * time.Minute)
+			store.set(func(m *memory) {
+				m.wrote = func(key string, _ []byte) {
+					if strings.HasPrefix(key, prefix) {
+						a.link.dead = true // its lock is held by the write
+					}
+				}
+			})
+			if _, _, err := a.Trigger(t.Context(), "orders", "request"); prefix == prefixMark && err == nil {
+				t.Error("a start without its run on record")
+			}
+			store.set(func(m *memory) { m.wrote = nil })
+			b := startInstance(t, store, "b", nil, Pipeline{Name: "orders"})
+			pass(5 * time.Minute)
+			runs, err := b.List(t.Context(), "orders", 10)
+			if err != nil || len(runs) == 0 {
+				t.Fatal(err)
+			}
+			for _, r := range runs {
+				if r.Status == Running {
+					t.Errorf("last write %s: %s is running for ever", prefix, r.ID)
+				}
+			}
+			st, err := b.State(t.Context(), "orders")
+			if err != nil || st.State != "idle" || st.LastRun == nil || st.LastRun.ID != runs[0].ID {
+				t.Errorf("last write %s: state %+v, %v; the first run was %s", prefix, st, err, first.ID)
 			}
 		})
 	}

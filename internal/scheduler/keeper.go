@@ -208,10 +208,12 @@ func (s *Scheduler) open(ctx context.Context, p *pipeline, trigger string, sched
 	}
 	m.through(p.schedule, run.Started)
 	m.Run, m.Open = run.ID, true
-	if err := s.records.putRun(ctx, run); err != nil {
+	// The mark first: of a start that ends between the two it says that there is something to settle. A run that no mark
+	// names would be running in the history for ever.
+	if rev, err = s.records.putMark(ctx, p.Name, m, rev); err != nil {
 		return nil, Info{}, err
 	}
-	if rev, err = s.records.putMark(ctx, p.Name, m, rev); err != nil {
+	if err := s.records.putRun(ctx, run); err != nil {
 		return nil, Info{}, err
 	}
 	a := &active{id: run.ID, lease: lease, mark: m, revision: rev, run: run, alive: now, done: make(chan struct{})}
@@ -220,13 +222,22 @@ func (s *Scheduler) open(ctx context.Context, p *pipeline, trigger string, sched
 }
 
 // settle puts an end on record for a run that its instance could not end itself. What it had committed stays, and the
-// next run goes on from there.
+// next run goes on from there. Of a run that never came on record the latest before it takes the place.
 func (s *Scheduler) settle(ctx context.Context, p *pipeline, m *mark, rev *uint64) error {
 	run, err := s.records.run(ctx, p.Name, m.Run)
-	if err != nil && !errors.Is(err, state.ErrNotFound) {
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		runs, err := s.records.runs(ctx, p.Name, 1)
+		if err != nil {
+			return err
+		}
+		m.Run = ""
+		if len(runs) > 0 {
+			m.Run = runs[0].ID
+		}
+	case err != nil:
 		return err
-	}
-	if err == nil && run.Status == Running {
+	case run.Status == Running:
 		ended := run.LastProgress
 		run.Status, run.Ended = Failed, &ended
 		run.Reason = fmt.Sprintf("instance %s went away during the run; the next run goes on from the last commit", run.Instance)
