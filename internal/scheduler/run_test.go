@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"ferry/internal/state"
 )
 
 func TestRunsAreEnded(t *testing.T) {
@@ -285,7 +287,8 @@ func TestPanicFailsOneRun(t *testing.T) {
 
 func TestUnknownNames(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := begin(t, Config{Runner: newRunner(t, nil), Store: newMemory(), Pipelines: []Pipeline{{Name: "orders"}}})
+		// A store that is particular about its keys.
+		s := begin(t, Config{Runner: newRunner(t, nil), Store: state.NewMemory(), Pipelines: []Pipeline{{Name: "orders"}}})
 		ctx := t.Context()
 		_, _, trigger := s.Trigger(ctx, "x", "request")
 		_, list := s.List(ctx, "x", 1)
@@ -295,12 +298,14 @@ func TestUnknownNames(t *testing.T) {
 				t.Errorf("call %d: err = %v, want ErrUnknownPipeline", i, err)
 			}
 		}
-		_, get := s.Get(ctx, "x")
-		_, wait := s.Wait(ctx, "x")
-		_, cancel := s.Cancel(ctx, "x")
-		for i, err := range []error{get, wait, cancel} {
-			if !errors.Is(err, ErrUnknownRun) {
-				t.Errorf("call %d: err = %v, want ErrUnknownRun", i, err)
+		for _, id := range []string{"x", "a/b", "", "foo:bar", "../mark/orders", "x//y", "a.", "ü"} { // of a key, or of none
+			_, get := s.Get(ctx, id)
+			_, wait := s.Wait(ctx, id)
+			_, cancel := s.Cancel(ctx, id)
+			for i, err := range []error{get, wait, cancel} {
+				if !errors.Is(err, ErrUnknownRun) {
+					t.Errorf("call %d of %q: err = %v, want ErrUnknownRun", i, id, err)
+				}
 			}
 		}
 	})

@@ -258,6 +258,9 @@ func (s *Scheduler) Get(ctx context.Context, id string) (Run, error) {
 	if a := s.activeByID(id); a != nil {
 		return a.snapshot(), nil
 	}
+	if state.CheckKey(id) != nil {
+		return Run{}, fmt.Errorf("%w: %q", ErrUnknownRun, id) // nor can there be one
+	}
 	for name := range s.pipelines {
 		run, err := s.records.run(ctx, name, id)
 		if err == nil || !errors.Is(err, state.ErrNotFound) {
