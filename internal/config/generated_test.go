@@ -113,6 +113,14 @@ func TestTheReferencesExampleWorks(t *testing.T) {
 	}
 }
 
+// TestTheReferenceNamesNoReservedVariable: FERRY_SERVER does not set the key server.
+func TestTheReferenceNamesNoReservedVariable(t *testing.T) {
+	_, tables, _ := strings.Cut(string(config.Reference()), "## The top")
+	if !strings.Contains(tables, "| `server` |") || strings.Contains(tables, "`FERRY_SERVER`") {
+		t.Error("the table offers FERRY_SERVER as the variable of the key server")
+	}
+}
+
 func TestSchemaRefuses(t *testing.T) {
 	schema := compile(t)
 	for _, src := range []string{

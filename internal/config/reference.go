@@ -59,8 +59,9 @@ func writeSection(b *strings.Builder, t reflect.Type, keys []string) {
 		if bounds := boundsOf(f); bounds != "" {
 			doc += " " + bounds
 		}
-		if !strings.Contains(title, "[]") { // what is in a list has no variable of its own
-			doc += " " + code(variableName(path...)) + "."
+		// What is in a list has no variable of its own, and a reserved name means something else.
+		if name := variableName(path...); !strings.Contains(title, "[]") && !reserved(name) {
+			doc += " " + code(name) + "."
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", code(f.key), escape(valueName(f)), def, escape(doc))
 	}
