@@ -195,7 +195,7 @@ Exit codes: 0 ok, 1 run failed, 2 configuration, 3 environment (queue, upstream,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	f := root.PersistentFlags()
-	f.StringVarP(&c.configFile, "config", "c", "", "configuration file (default: ferry.yaml here, if there is one)")
+	f.StringVarP(&c.configFile, "config", "c", "", "configuration file (FERRY_CONFIG; default: ferry.yaml here, if there is one)")
 	f.StringVar(&c.env, "env", "", "dev or prod (FERRY_ENV)")
 	f.StringVar(&c.data, "data", "", "data folder of the embedded queue (default ./data)")
 	f.StringVar(&c.server, "server", "", "address of a running ferry to talk to (FERRY_SERVER); its key comes from FERRY_API_KEY")

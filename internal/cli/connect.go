@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -38,8 +40,13 @@ func (c *command) load(extra map[string]string) (*config.Config, error) {
 		}
 		set[key] = v
 	}
-	cfg, err := app.LoadConfig(config.Options{File: c.configFile, Dir: c.Dir, Environ: c.Environ, Set: set})
+	file := cmp.Or(c.configFile, c.getenv("FERRY_CONFIG"))
+	cfg, err := app.LoadConfig(config.Options{File: file, Dir: c.Dir, Environ: c.Environ, Set: set})
 	if err != nil {
+		var unread *fs.PathError
+		if c.configFile == "" && errors.As(err, &unread) && unread.Path == file {
+			err = fmt.Errorf("FERRY_CONFIG: %w", err) // nobody sees it in what was typed
+		}
 		return nil, &codedError{ExitConfig, err}
 	}
 	return cfg, nil
