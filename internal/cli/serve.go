@@ -89,6 +89,9 @@ func (c *command) checkCommand() *cobra.Command {
 			for _, w := range cfg.Warnings {
 				c.say("warning: %s", w)
 			}
+			if show && c.json {
+				return c.line(cfg.RedactedTree())
+			}
 			if show {
 				text, err := cfg.Redacted()
 				if err != nil {
@@ -192,6 +195,9 @@ func (c *command) health(ctx context.Context, url string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {
+		if c.json {
+			return c.line(map[string]bool{"ok": true})
+		}
 		return c.printf("ok\n")
 	}
 	var problem struct{ Detail string }

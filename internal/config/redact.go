@@ -20,6 +20,32 @@ func (c *Config) Redacted() ([]byte, error) {
 	return out, nil
 }
 
+// RedactedTree is what Redacted prints as plain maps, for encoders that do not know YAML's.
+func (c *Config) RedactedTree() any {
+	tree, _ := shown(reflect.ValueOf(*c))
+	return plain(tree)
+}
+
+func plain(tree any) any {
+	switch t := tree.(type) {
+	case yaml.MapSlice:
+		out := make(map[string]any, len(t))
+		for _, item := range t {
+			out[item.Key.(string)] = plain(item.Value)
+		}
+		return out
+	case map[string]any:
+		for key, v := range t {
+			t[key] = plain(v)
+		}
+	case []any:
+		for i, v := range t {
+			t[i] = plain(v)
+		}
+	}
+	return tree
+}
+
 // shown turns a value into what the YAML encoder prints; ok is false for what is to be left out.
 func shown(v reflect.Value) (tree any, ok bool) {
 	if v.Kind() == reflect.Pointer {

@@ -3,6 +3,7 @@ package config_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -65,6 +66,11 @@ pipelines:
 		t.Fatal(err)
 	}
 	texts["redacted"] = string(shown)
+	asJSON, err := json.Marshal(c.RedactedTree())
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts["redacted json"] = string(asJSON)
 	for how, text := range texts {
 		// %x of a text, %c and %d of its bytes.
 		for _, secret := range []string{"hunter2", fmt.Sprintf("%x", "hunter2"), fmt.Sprintf("%d", []byte("hunter2")), "104 117 110"} {
@@ -123,6 +129,34 @@ func TestURLsHideTheirLogin(t *testing.T) {
 		if got := config.URL(text).String(); got != want {
 			t.Errorf("%s prints as %s, want %s", text, got, want)
 		}
+	}
+}
+
+// TestRedactedTreeIsTheSame: JSON made of the tree says what the YAML says.
+func TestRedactedTreeIsTheSame(t *testing.T) {
+	src, err := os.ReadFile("testdata/every_form.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := parse(t, string(src), everyVariable...)
+	shown, err := c.Redacted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromYAML, err := yaml.YAMLToJSON(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromTree, err := json.Marshal(c.RedactedTree())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got any
+	if err := errors.Join(json.Unmarshal(fromYAML, &want), json.Unmarshal(fromTree, &got)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the tree differs from the YAML (-yaml +tree):\n%s", diff)
 	}
 }
 
