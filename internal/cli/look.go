@@ -165,32 +165,10 @@ func (c *command) deadCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list PIPELINE", Short: "Show the dead letters of a pipeline, oldest first", Args: needArgs("PIPELINE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := c.connect(cmd.Context(), "dead list")
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			letters, err := conn.Dead(cmd.Context(), args[0], 0, lines)
-			if err != nil {
-				return err
-			}
-			if len(letters) == 0 && !c.json {
-				c.say("%s has no dead letters", args[0])
-			}
-			for _, l := range letters {
-				if c.json {
-					err = c.line(l)
-				} else {
-					err = c.printf("%d\t%s\t%s\t%s: %s\n\t%s\n", l.Position, l.Time.UTC().Format(time.RFC3339), l.ID, l.Stage, l.Reason, l.Data)
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return nil
+			return c.listDead(cmd.Context(), args[0], lines)
 		},
 	}
-	list.Flags().IntVarP(&lines, "lines", "n", 100, "how many")
+	list.Flags().IntVarP(&lines, "lines", "n", 100, "how many; 0 means all")
 	var positions []int64
 	replay := &cobra.Command{
 		Use: "replay PIPELINE", Short: "Send dead letters through the pipeline again", Args: needArgs("PIPELINE"),
@@ -218,6 +196,45 @@ func (c *command) deadCommand() *cobra.Command {
 	replay.Flags().Int64SliceVar(&positions, "position", nil, "position of a dead letter (several times)")
 	cmd.AddCommand(list, replay)
 	return cmd
+}
+
+func (c *command) listDead(ctx context.Context, pipeline string, limit int) error {
+	conn, err := c.connect(ctx, "dead list")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	shown, from := 0, int64(0)
+	for {
+		want := browsePage
+		if limit > 0 {
+			want = min(want, limit-shown)
+		}
+		letters, err := conn.Dead(ctx, pipeline, from, want)
+		if err != nil {
+			return err
+		}
+		for _, l := range letters {
+			if err := c.showDead(l); err != nil {
+				return err
+			}
+			from = l.Position + 1
+		}
+		if shown += len(letters); len(letters) < want || shown == limit {
+			break
+		}
+	}
+	if shown == 0 && !c.json {
+		c.say("%s has no dead letters", pipeline)
+	}
+	return nil
+}
+
+func (c *command) showDead(l api.DeadLetter) error {
+	if c.json {
+		return c.line(l)
+	}
+	return c.printf("%d\t%s\t%s\t%s: %s\n\t%s\n", l.Position, l.Time.UTC().Format(time.RFC3339), l.ID, l.Stage, l.Reason, l.Data)
 }
 
 func (c *command) cursorCommand() *cobra.Command {
