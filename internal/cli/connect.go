@@ -120,6 +120,7 @@ func (c *command) connect(ctx context.Context, name string) (*connection, error)
 			Close:   func() {},
 		}, nil
 	}
+	c.warn(cfg.Warnings) // here, because a running instance has a configuration of its own
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,7 @@ func (c *command) dev(ctx context.Context, listen string) error {
 	if err != nil {
 		return err
 	}
+	c.warn(ofServing(cfg))
 	// Watched before it is ready, so that no change is missed.
 	changes, stop := c.watch(cfg)
 	defer func() { stop() }()
@@ -65,6 +66,10 @@ func (c *command) dev(ctx context.Context, listen string) error {
 			c.say("the configuration above does not hold: going on with the one before")
 			continue
 		}
+		if w := ofServing(next); !slices.Equal(w, ofServing(cfg)) {
+			c.warn(w)
+		}
+		cfg = next
 		if err := a.Stop(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}

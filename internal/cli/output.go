@@ -3,11 +3,13 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"ferry/internal/api"
+	"ferry/internal/config"
 )
 
 // line writes one JSON value as one line.
@@ -29,6 +31,15 @@ func (c *command) printf(format string, args ...any) error {
 
 // say talks to the person; scripts read standard output.
 func (c *command) say(format string, args ...any) { fmt.Fprintf(c.Err, format+"\n", args...) }
+
+func (c *command) warn(warnings []string) {
+	for _, w := range warnings {
+		c.say("warning: %s", w)
+	}
+}
+
+// ofServing are the warnings for a command that serves the API, or checks for those that will.
+func ofServing(cfg *config.Config) []string { return slices.Concat(cfg.Callers, cfg.Warnings) }
 
 // number writes 12345678 as 12,345,678.
 func number(n int64) string {

@@ -27,9 +27,7 @@ func (c *command) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, w := range cfg.Warnings {
-				c.say("warning: %s", w)
-			}
+			c.warn(ofServing(cfg))
 			a, err := c.start(cmd.Context(), cfg, "serve")
 			if err != nil {
 				return err
@@ -86,9 +84,7 @@ func (c *command) checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, w := range cfg.Warnings {
-				c.say("warning: %s", w)
-			}
+			c.warn(ofServing(cfg))
 			if show && c.json {
 				return c.line(cfg.RedactedTree())
 			}

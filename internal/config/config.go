@@ -26,6 +26,8 @@ type Config struct {
 
 	// Warnings are what a person should know without it being an error, such as a FERRY_ variable that means nothing.
 	Warnings []string `yaml:"-"`
+	// Callers are warnings of who may call the API, for commands that serve it.
+	Callers []string `yaml:"-"`
 	// File is the configuration file as it was named or found; empty when there is none.
 	File string `yaml:"-"`
 	// Files are the files that were read, for those who watch them: the configuration, .env, ${file:…}, schemas.

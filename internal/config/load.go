@@ -183,10 +183,10 @@ func (l *loader) complete(c *Config) (warnings []string) {
 		c.Pipelines[name] = p
 	}
 	if c.Auth.None && l.vars["FERRY_API_KEY"].text != "" {
-		warnings = append(warnings, "FERRY_API_KEY guards nothing: the configuration says auth: none")
+		c.Callers = append(c.Callers, "FERRY_API_KEY guards nothing: the configuration says auth: none")
 	}
 	if c.Env == "dev" && !isLoopback(c.Listen) && len(c.Auth.Keys) == 0 && !c.Auth.None {
-		warnings = append(warnings, fmt.Sprintf("other machines can reach %s, and anybody may call: set FERRY_API_KEY, or say auth: none", c.Listen))
+		c.Callers = append(c.Callers, fmt.Sprintf("other machines can reach %s, and anybody may call: set FERRY_API_KEY, or say auth: none", c.Listen))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Pipelines)) {
 		s := c.Pipelines[name].Source

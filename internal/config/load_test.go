@@ -524,8 +524,8 @@ func TestProd(t *testing.T) {
 			}
 		})
 	}
-	if c := parse(t, "listen: :8080"); len(c.Warnings) != 2 || !strings.Contains(c.Warnings[0], "anybody may call") {
-		t.Errorf("warnings in dev = %q", c.Warnings)
+	if c := parse(t, "listen: :8080"); len(c.Callers) != 1 || !strings.Contains(c.Callers[0], "anybody may call") {
+		t.Errorf("warnings in dev = %q", c.Callers)
 	}
 }
 

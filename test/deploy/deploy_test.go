@@ -202,8 +202,8 @@ func acceptable(t *testing.T, where, queue, state string) {
 			t.Errorf("%s: %v", where, err)
 			return
 		}
-		if len(cfg.Pipelines) != 3 || len(cfg.Warnings) > 0 {
-			t.Errorf("%s: %d pipelines, warnings %q", where, len(cfg.Pipelines), cfg.Warnings)
+		if len(cfg.Pipelines) != 3 || len(cfg.Warnings)+len(cfg.Callers) > 0 {
+			t.Errorf("%s: %d pipelines, warnings %q %q", where, len(cfg.Pipelines), cfg.Warnings, cfg.Callers)
 		}
 	}
 }
