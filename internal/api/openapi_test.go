@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -241,6 +242,37 @@ func TestAnswersFitTheirSchemas(t *testing.T) {
 		}
 		if err := schema.Validate(value); err != nil {
 			t.Errorf("%s %s does not answer as documented: %v", op.method, op.path, err)
+		}
+	}
+}
+
+// TestRefusalsAreDocumented: what an operation answers to an unknown parameter and to a body that it does not want.
+func TestRefusalsAreDocumented(t *testing.T) {
+	h := newHandler(t, &fake{}, Options{Version: "1"})
+	for _, op := range documented(t) {
+		if op.path == "/v1/stream" {
+			continue
+		}
+		answers := asMap(op.value["responses"])
+		says := func(status int, code Code) {
+			t.Helper()
+			media := asMap(asMap(asMap(answers[strconv.Itoa(status)])["content"])[contentTypeProblem])
+			if asMap(media["examples"])[string(code)] == nil {
+				t.Errorf("%s %s can answer %d %s, which is not documented", op.method, op.path, status, code)
+			}
+		}
+		if w := do(h, op.method, exampleTarget(op)+"?no_such=1", exampleBody(op)); w.Code >= 400 {
+			says(w.Code, problemIn(t, w).Code())
+		}
+		if op.method != "POST" {
+			continue
+		}
+		w := do(h, op.method, exampleTarget(op), strings.Repeat(" ", 9<<20))
+		says(w.Code, problemIn(t, w).Code())
+		says(408, CodeSlowClient)
+		says(409, CodeConflict) // the answer to an Idempotency-Key was too large to keep
+		if d, _ := op.value["description"].(string); (op.value["requestBody"] == nil) != strings.Contains(d, "A body is ignored.") {
+			t.Errorf("%s %s says of its body: %s", op.method, op.path, d)
 		}
 	}
 }

@@ -73,6 +73,7 @@ const accessKey = "access"
 
 // typed registers an operation whose input is parsed and checked, and whose output is written, by huma.
 func typed[I, O any](rt *router, o operation, handle func(ctx context.Context, in *I) (*O, error)) {
+	o.problems = append(slices.Clip(o.problems), CodeInvalid) // for an unknown query parameter
 	op := rt.document(o)
 	huma.Register(rt.api, op, func(ctx context.Context, in *I) (*O, error) {
 		if unknown := exchangeOf(ctx).unknown; len(unknown) > 0 {
@@ -105,6 +106,9 @@ func raw(rt *router, o operation, params []*huma.Param, content map[string]*huma
 // document turns the row into huma's form.
 func (rt *router) document(o operation) huma.Operation {
 	s := rt.h.opt.Server
+	if o.method == http.MethodPost && o.request == nil && o.body == 0 {
+		o.description += " A body is ignored."
+	}
 	a := access{role: o.role, runs: o.runs || unsafeMethod(o.method), work: !o.free, body: o.body, timeout: o.timeout}
 	switch {
 	case o.role == roleOpen:
@@ -163,8 +167,8 @@ func (rt *router) shared(o operation, a access) []Code {
 	if o.request != nil || o.body > 0 {
 		codes = append(codes, CodeMalformed, CodeSlowClient, CodeTooLarge, CodeMediaType, CodeInvalid)
 	}
-	if o.method == http.MethodPost {
-		codes = append(codes, CodeMalformed, CodeKeyReused)
+	if o.method == http.MethodPost { // whose body the guard reads, wanted or not, and whose answers are kept by key
+		codes = append(codes, CodeMalformed, CodeSlowClient, CodeTooLarge, CodeKeyReused, CodeConflict)
 	}
 	return codes
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -104,6 +105,14 @@ func TestOperations(t *testing.T) {
 		if !covered[op.method+" "+op.path] {
 			t.Errorf("%s %s has no row in this table", op.method, op.path)
 		}
+	}
+}
+
+// TestProcessOfNothing: where all was filtered out, data is the empty array that the document promises.
+func TestProcessOfNothing(t *testing.T) {
+	h := newHandler(t, &fake{process: func(context.Context, string) (Processed, error) { return Processed{Filtered: 1}, nil }}, Options{})
+	if got := do(h, "GET", "/process", "").Body.String(); got != answerStart+"[]"+answerEnd {
+		t.Errorf("answered %s", got)
 	}
 }
 

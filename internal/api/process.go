@@ -15,7 +15,7 @@ import (
 // processed documents the answer of /process, which is written by hand.
 type processed struct {
 	Message string          `json:"message" enum:"Data processed" doc:"Always \"Data processed\": the record is durable in the queue."`
-	Data    json.RawMessage `json:"data" doc:"The record as it was published; an array of them when the fetch gave several, null when all were filtered out."`
+	Data    json.RawMessage `json:"data" doc:"The record as it was published; an array of them when the fetch gave several, an empty one when all were filtered out."`
 }
 
 // defaultPipeline is the one that /process runs.
@@ -44,7 +44,7 @@ func (h *Handler) registerProcess(rt *router) {
 	raw(rt, operation{
 		id: "process-post", method: http.MethodPost, path: "/process", tag: tagProcess, role: roleRun,
 		summary: "Fetch, transform, publish (POST)", says: says, problems: problems,
-		description: about + "\n\nThe same as GET /process; the body is not read. Honours Idempotency-Key.",
+		description: about + "\n\nThe same as GET /process. Honours Idempotency-Key.",
 	}, []*huma.Param{idempotencyParam()}, content(), func(w http.ResponseWriter, r *http.Request) { h.process(w, r, defaultPipeline) })
 
 	raw(rt, operation{
@@ -115,7 +115,7 @@ func (h *Handler) process(w http.ResponseWriter, r *http.Request, pipeline strin
 	}
 	data := []byte(result.Data)
 	if len(data) == 0 {
-		data = []byte("null")
+		data = []byte("[]")
 	}
 	buf, _ := h.answers.Get().(*[]byte)
 	if buf == nil {

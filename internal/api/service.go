@@ -56,7 +56,7 @@ type Service interface {
 	Ready(ctx context.Context) error
 }
 
-// Processed is the answer's data: one JSON value, or an array of them when the fetch gave several.
+// Processed is the answer's data: one JSON value, or an array of them when there are several or none.
 type Processed struct {
 	Data      json.RawMessage
 	Published int
