@@ -142,15 +142,34 @@ func (a *App) replay(ctx context.Context, p *pipe, taker remover, topic string, 
 	if len(records) == 0 {
 		return nil
 	}
-	done, err := p.Replay(ctx, a.requestContext(ctx), records)
+	done, err := p.Replay(ctx, a.requestContext(ctx), records, a.lettersStay())
 	if err != nil {
 		return problem(fmt.Errorf("replay: %w", err))
 	}
+	stays := a.staying(done)
+	i := 0
+	places = slices.DeleteFunc(places, func(int64) bool { i++; return stays[records[i-1].ID] })
 	if err := taker.Remove(ctx, topic, places...); err != nil {
 		return problem(fmt.Errorf("take replayed dead letters out: %w", err))
 	}
 	addReplayed(out, done)
 	return nil
+}
+
+// lettersStay tells whether a letter that fails again has to stay where it is: a queue that knows records by their ids
+// for a while would take its new letter for the old one, which is about to be taken out, and drop it.
+func (a *App) lettersStay() bool { return a.queue.Info().Tier == queue.Deduplicated }
+
+// staying are the ids of those that do.
+func (a *App) staying(done pipeline.Done) map[string]bool {
+	if !a.lettersStay() {
+		return nil
+	}
+	ids := make(map[string]bool, len(done.Dead))
+	for i := range done.Dead {
+		ids[done.Dead[i].ID] = true
+	}
+	return ids
 }
 
 func addReplayed(out *api.Replayed, done pipeline.Done) {
@@ -165,7 +184,7 @@ const replayMost = 100_000
 
 // replayReceived replays letters as the queue hands them out, and acknowledges each batch after what became of it is
 // durable. A letter that fails again comes back under its id, by which the end is seen. Other pipelines' letters, and
-// those that were cut, are given back at the end.
+// those that stay, are given back at the end.
 func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *api.Replayed) (err error) {
 	var others []string
 	defer func() {
@@ -207,11 +226,20 @@ func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *ap
 		if len(letters) == 0 {
 			continue
 		}
-		done, err := p.Replay(ctx, a.requestContext(ctx), letters)
+		done, err := p.Replay(ctx, a.requestContext(ctx), letters, a.lettersStay())
 		if err != nil {
 			return problem(fmt.Errorf("replay: %w", err))
 		}
-		if err := a.queue.Ack(ctx, topic, receipts...); err != nil {
+		stays := a.staying(done)
+		var over []string
+		for i, r := range receipts {
+			if stays[letters[i].ID] {
+				others = append(others, r)
+			} else {
+				over = append(over, r)
+			}
+		}
+		if err := a.queue.Ack(ctx, topic, over...); err != nil {
 			return problem(fmt.Errorf("take replayed dead letters out: %w", err))
 		}
 		addReplayed(out, done)

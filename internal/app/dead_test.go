@@ -103,6 +103,43 @@ func TestReplayWithoutBrowsing(t *testing.T) {
 	}
 }
 
+// window is a queue that knows records by their ids for a while.
+type window struct{ queue.Queue }
+
+func (w window) Info() queue.Info {
+	info := w.Queue.Info()
+	info.Tier = queue.Deduplicated
+	return info
+}
+
+func (w window) Remove(ctx context.Context, topic string, positions ...int64) error {
+	return w.Queue.(remover).Remove(ctx, topic, positions...)
+}
+
+// TestReplayWithinTheWindow: a letter that fails again is the one that was there, since the queue would drop a new one.
+func TestReplayWithinTheWindow(t *testing.T) {
+	for name, wrap := range map[string]func(queue.Queue) queue.Queue{
+		"browsed":    func(q queue.Queue) queue.Queue { return q },
+		"handed out": func(q queue.Queue) queue.Queue { return handsOut{q} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := openApp(t, deadConfig)
+			a.queue = wrap(window{a.queue})
+			if err := a.queue.Publish(t.Context(), "p.dead", []record.Record{letter("p", "1", `{"n":1}`), letter("p", "2", `{"bad":true}`), letter("p", "3", `{"n":2}`)}); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []api.Replayed{{Pipeline: "p", Read: 3, Published: 2, Dead: 1}, {Pipeline: "p", Read: 1, Dead: 1}} {
+				if out, err := a.Replay(t.Context(), "p", nil); err != nil || out != want {
+					t.Fatalf("replayed %+v, %v; want %+v", out, err, want)
+				}
+				if left, err := a.Dead(t.Context(), "p", 0, 10); err != nil || len(left) != 1 || left[0].ID != "2" || left[0].Reason != "bad" {
+					t.Fatalf("left are %+v, %v; want the one that failed again", left, err)
+				}
+			}
+		})
+	}
+}
+
 // counted is a queue that counts the letters which were looked at and not yet taken out.
 type counted struct {
 	queue.Queue

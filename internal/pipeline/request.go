@@ -31,7 +31,7 @@ func (p *Pipeline) Process(ctx context.Context, c Context) (Done, error) {
 		return Done{}, fmt.Errorf("fetch: %w", err)
 	}
 	p.at("fetched")
-	return p.deliver(ctx, c, part, 1)
+	return p.deliver(ctx, c, part, 1, false)
 }
 
 // Push carries the records of a body that was sent to ferry, as Process does those of a fetch.
@@ -40,7 +40,7 @@ func (p *Pipeline) Push(ctx context.Context, c Context, contentType string, body
 	if err != nil {
 		return Done{}, &BodyError{err}
 	}
-	return p.deliver(ctx, c, part, 0)
+	return p.deliver(ctx, c, part, 0, false)
 }
 
 // BodyError says that a pushed body holds no records: the sender's mistake.
@@ -50,21 +50,23 @@ func (e *BodyError) Error() string { return "read records in the body: " + e.Err
 func (e *BodyError) Unwrap() error { return e.Err }
 
 // Replay carries dead letters again, from their original bytes. One that has the header record.HeaderDeadSize is not for
-// it: its bytes are not the record's.
-func (p *Pipeline) Replay(ctx context.Context, c Context, letters []record.Record) (Done, error) {
+// it: its bytes are not the record's. With stay, those that fail again are told in Dead, but not published once more: they
+// are to stay where they are, for the queue would take the new letter for a copy of the old one.
+func (p *Pipeline) Replay(ctx context.Context, c Context, letters []record.Record, stay bool) (Done, error) {
 	part := record.Part{Records: make([]record.Record, len(letters))}
 	for i, l := range letters {
 		part.Records[i] = record.Record{ID: l.ID, Key: l.Key, Data: l.Data}
 	}
-	return p.deliver(ctx, c, part, 0)
+	return p.deliver(ctx, c, part, 0, stay)
 }
 
-func (p *Pipeline) deliver(ctx context.Context, c Context, part record.Part, pages int64) (Done, error) {
+// deliver carries the part; with stay, its dead letters are told and not published.
+func (p *Pipeline) deliver(ctx context.Context, c Context, part record.Part, pages int64, stay bool) (Done, error) {
 	cargo, err := p.load(ctx, part, p.headers(c))
 	if err != nil {
 		return Done{}, err
 	}
-	if err := p.publish(ctx, cargo); err != nil {
+	if err := p.publish(ctx, cargo, stay); err != nil {
 		return Done{}, err
 	}
 	n := len(cargo.ends)
@@ -80,7 +82,7 @@ func (p *Pipeline) deliver(ctx context.Context, c Context, part record.Part, pag
 }
 
 // publish makes the cargo durable: first the results, of which the queue may refuse some, then the dead letters.
-func (p *Pipeline) publish(ctx context.Context, c *cargo) error {
+func (p *Pipeline) publish(ctx context.Context, c *cargo, stay bool) error {
 	start := time.Now()
 	p.at("committing")
 	err := p.publishTo(ctx, p.cfg.Topic, c.results)
@@ -92,7 +94,7 @@ func (p *Pipeline) publish(ctx context.Context, c *cargo) error {
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	if len(c.dead) > 0 {
+	if len(c.dead) > 0 && !stay {
 		letters := make([]record.Record, 0, len(c.dead))
 		for i := range c.ends {
 			if letter, ok := c.dead[i]; ok {

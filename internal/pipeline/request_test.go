@@ -111,12 +111,19 @@ func TestReplayStartsFromTheOriginalBytes(t *testing.T) {
 	letter := rec("a")
 	letter.Headers = []record.Header{{Name: "ferry-dead-reason", Value: "old"}}
 	again := rec("poison")
-	done, err := p.Replay(t.Context(), who, []record.Record{letter, again})
+	done, err := p.Replay(t.Context(), who, []record.Record{letter, again}, false)
 	if err != nil || done.Published != 1 || done.Counters.Dead != 1 {
 		t.Fatalf("%+v, %v", done.Counters, err)
 	}
 	if r := b.topics["orders"][0]; r.ID != letter.ID || r.Header("ferry-dead-reason") != "" {
 		t.Errorf("replayed %+v", r)
+	}
+	if n := len(b.topics["orders.dead"]); n != 1 {
+		t.Errorf("%d letters", n)
+	}
+	done, err = p.Replay(t.Context(), who, []record.Record{again}, true)
+	if err != nil || done.Counters.Dead != 1 || len(done.Dead) != 1 || len(b.topics["orders.dead"]) != 1 {
+		t.Errorf("what is to stay: %+v, %v, %d letters", done, err, len(b.topics["orders.dead"]))
 	}
 }
 
