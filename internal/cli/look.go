@@ -14,7 +14,7 @@ import (
 
 func (c *command) tailCommand() *cobra.Command {
 	var (
-		lines  int
+		lines  uint
 		follow bool
 		from   int64
 	)
@@ -26,7 +26,7 @@ func (c *command) tailCommand() *cobra.Command {
 		Example: "  ferry tail orders -n 5\n  ferry tail orders --from 0 -n 0 --json > all.ndjson",
 		Args:    needArgs("TOPIC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			start := int64(-lines)
+			start := -int64(lines)
 			switch {
 			case cmd.Flags().Changed("from"):
 				start = from
@@ -36,10 +36,10 @@ func (c *command) tailCommand() *cobra.Command {
 			case lines == 0:
 				start = 0
 			}
-			return c.tail(cmd.Context(), args[0], start, lines, follow)
+			return c.tail(cmd.Context(), args[0], start, int(lines), follow)
 		},
 	}
-	cmd.Flags().IntVarP(&lines, "lines", "n", 10, "how many records; 0 means all")
+	cmd.Flags().UintVarP(&lines, "lines", "n", 10, "how many records; 0 means all")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes in")
 	cmd.Flags().Int64Var(&from, "from", 0, "start at this position; 0 is the oldest kept")
 	return cmd
@@ -99,7 +99,7 @@ func (c *command) showRecord(r api.Record) error {
 }
 
 func (c *command) previewCommand() *cobra.Command {
-	var limit int
+	var limit uint
 	cmd := &cobra.Command{
 		Use:   "preview PIPELINE",
 		Short: "Show what a run would do with the next page; publishes nothing",
@@ -110,7 +110,7 @@ func (c *command) previewCommand() *cobra.Command {
 				return err
 			}
 			defer conn.Close()
-			p, err := conn.Preview(cmd.Context(), args[0], api.PreviewRequest{Limit: limit})
+			p, err := conn.Preview(cmd.Context(), args[0], api.PreviewRequest{Limit: int(limit)})
 			if err != nil {
 				return err
 			}
@@ -120,7 +120,7 @@ func (c *command) previewCommand() *cobra.Command {
 			return c.showPreview(p)
 		},
 	}
-	cmd.Flags().IntVarP(&limit, "lines", "n", 5, "how many records")
+	cmd.Flags().UintVarP(&limit, "lines", "n", 5, "how many records")
 	return cmd
 }
 
@@ -161,14 +161,14 @@ func (c *command) deadCommand() *cobra.Command {
 		Use: "dead", Short: "List and replay dead letters", Args: needCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	var lines int
+	var lines uint
 	list := &cobra.Command{
 		Use: "list PIPELINE", Short: "Show the dead letters of a pipeline, oldest first", Args: needArgs("PIPELINE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.listDead(cmd.Context(), args[0], lines)
+			return c.listDead(cmd.Context(), args[0], int(lines))
 		},
 	}
-	list.Flags().IntVarP(&lines, "lines", "n", 100, "how many; 0 means all")
+	list.Flags().UintVarP(&lines, "lines", "n", 100, "how many; 0 means all")
 	var positions []int64
 	replay := &cobra.Command{
 		Use: "replay PIPELINE", Short: "Send dead letters through the pipeline again", Args: needArgs("PIPELINE"),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"ferry/internal/queue"
 	"ferry/internal/record"
@@ -150,7 +151,7 @@ const deadKeep = 16 << 10
 func (p *Pipeline) deadLetter(in record.Record, stage string, err error) record.Record {
 	reason := err.Error()
 	if len(reason) > 1000 {
-		reason = reason[:1000] + "…"
+		reason = strings.ToValidUTF8(reason[:1000], "") + "…"
 	}
 	letter := in
 	letter.Headers = append(slices.Clip(in.Headers),
