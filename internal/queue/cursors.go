@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -35,6 +36,14 @@ type Publisher interface {
 	Info() Info
 	Ping(ctx context.Context) error
 	Close(ctx context.Context) error
+}
+
+// A Refuser is a Publisher that knows beforehand what its broker would not take. Commit asks it, so that the good records
+// of a commit are not published before the bad ones are taken out of it.
+type Refuser interface {
+	// Refused gives the records that can never be published to the topic, by index, and why. Nothing is published; the
+	// topic is made when missing, as in Publish.
+	Refused(ctx context.Context, topic string, batch []record.Record) (map[int]error, error)
 }
 
 // WithCursors makes a Queue of the tiers Deduplicated and AtLeastOnce: Commit publishes the records, then the dead
@@ -144,11 +153,48 @@ type cursorWriter struct {
 // confirmed.
 type cursorAttempt struct {
 	*Attempt
-	entry     entry // what the store will hold
-	published int   // of the records
-	buried    int   // of the dead letters
-	tried     bool
+	entry         entry // what the store will hold
+	records, dead progress
+	unsure        bool // something was sent whose outcome is unknown
 }
+
+// progress says which records of one part of a commit are durable.
+type progress struct {
+	ids     []string
+	durable []bool
+}
+
+// newProgress takes over what a try before has made durable: a broker that refuses records only in its answer has stored
+// the others by then, and the caller comes again without the refused ones. The same id is the same record (invariant 3).
+func newProgress(part []record.Record, before progress) progress {
+	p := progress{ids: make([]string, len(part)), durable: make([]bool, len(part))}
+	stored := make(map[string]int)
+	for i, id := range before.ids {
+		if before.durable[i] {
+			stored[id]++
+		}
+	}
+	for i := range part {
+		id := part[i].ID
+		p.ids[i], p.durable[i] = id, stored[id] > 0
+		if p.durable[i] {
+			stored[id]--
+		}
+	}
+	return p
+}
+
+// left gives the records that are not durable yet, and where they are in the part.
+func (p progress) left(part []record.Record) (left []record.Record, at []int) {
+	for i := range part {
+		if !p.durable[i] {
+			left, at = append(left, part[i]), append(at, i)
+		}
+	}
+	return left, at
+}
+
+func (p progress) done() bool { return !slices.Contains(p.durable, false) }
 
 // Cursor implements Writer.
 func (w *cursorWriter) Cursor() record.Cursor { return w.cursor }
@@ -191,7 +237,7 @@ func (w *cursorWriter) Commit(ctx context.Context, b Batch, next record.Cursor) 
 	if w.fenced {
 		return ErrFenced
 	}
-	if err := w.checkSizes(b); err != nil {
+	if err := w.check(ctx, b); err != nil {
 		return err
 	}
 	if err := w.q.Info().Limits.Check(b); err != nil {
@@ -216,24 +262,34 @@ func (w *cursorWriter) Commit(ctx context.Context, b Batch, next record.Cursor) 
 		return ErrFenced
 	}
 	if !same {
+		var before cursorAttempt
+		if a != nil && bytes.Equal(a.Next, next) {
+			before = *a
+		}
 		e := newEntry(next, false)
-		a = &cursorAttempt{Attempt: NewAttempt(e.id, b, next), entry: e}
+		a = &cursorAttempt{
+			Attempt: NewAttempt(e.id, b, next), entry: e,
+			records: newProgress(b.Records, before.records), dead: newProgress(b.Dead, before.dead),
+		}
 		w.attempt = a
 	}
 	if b.Len() > 0 {
-		if a.tried && a.published+a.buried < b.Len() {
+		if a.unsure && !(a.records.done() && a.dead.done()) {
 			w.repeats(a.entry.at, "this commit was first tried")
 		}
 		if !w.unfinished.IsZero() {
 			w.repeats(w.unfinished, "the run before ended without a word, its last commit was")
 			w.unfinished = time.Time{}
 		}
-		a.tried = true
+		a.unsure = true
 	}
-	if err := w.publish(ctx, w.topic, b.Records, 0, b.Len(), &a.published); err != nil {
-		return err
+	err = w.publish(ctx, w.topic, b.Records, 0, b.Len(), a.records)
+	if err == nil {
+		err = w.publish(ctx, DeadTopic(w.topic), b.Dead, len(b.Records), b.Len(), a.dead)
 	}
-	if err := w.publish(ctx, DeadTopic(w.topic), b.Dead, len(b.Records), b.Len(), &a.buried); err != nil {
+	if err != nil {
+		var refused *BatchError
+		a.unsure = !errors.As(err, &refused) // it tells of each record
 		return err
 	}
 	rev, err = w.q.store.Put(ctx, cursorKey(w.topic, w.pipeline), a.entry.bytes(), w.rev)
@@ -257,48 +313,73 @@ func (w *cursorWriter) Commit(ctx context.Context, b Batch, next record.Cursor) 
 }
 
 // publish writes what an earlier try of the same commit has not, and counts its failed records from first on.
-func (w *cursorWriter) publish(ctx context.Context, topic string, part []record.Record, first, total int, done *int) error {
-	if *done == len(part) {
+func (w *cursorWriter) publish(ctx context.Context, topic string, part []record.Record, first, total int, p progress) error {
+	left, at := p.left(part)
+	if len(left) == 0 {
 		return nil
 	}
-	err := w.q.Publish(ctx, topic, part[*done:])
+	err := w.q.Publish(ctx, topic, left)
 	var refused *BatchError
 	var partly *PartError
 	switch {
 	case err == nil:
-		*done = len(part)
 	case errors.As(err, &refused):
 		moved := &BatchError{Failed: make(map[int]error, len(refused.Failed)), Total: total}
-		for i, e := range refused.Failed {
-			moved.Failed[first+*done+i] = e
+		for k, i := range at {
+			if e, bad := refused.Failed[k]; bad {
+				moved.Failed[first+i] = e
+			} else {
+				p.durable[i] = true
+			}
 		}
 		return moved
 	case errors.As(err, &partly):
-		*done += partly.Done
+		at = at[:partly.Done]
+	default:
+		at = nil
+	}
+	for _, i := range at {
+		p.durable[i] = true
 	}
 	return err
 }
 
-// checkSizes finds what the broker would refuse before anything is written.
-func (w *cursorWriter) checkSizes(b Batch) error {
-	limit := w.q.Info().Limits.RecordBytes
-	if limit == 0 {
-		return nil
-	}
+// check finds what the broker would refuse before anything is written.
+func (w *cursorWriter) check(ctx context.Context, b Batch) error {
 	failed := make(map[int]error)
-	for i := range b.Len() {
-		var r *record.Record
-		if i < len(b.Records) {
-			r = &b.Records[i]
-		} else {
-			r = &b.Dead[i-len(b.Records)]
+	for _, part := range []struct {
+		topic   string
+		records []record.Record
+		first   int
+	}{{w.topic, b.Records, 0}, {DeadTopic(w.topic), b.Dead, len(b.Records)}} {
+		if len(part.records) == 0 {
+			continue
 		}
-		if n := r.Size(); n > limit {
-			failed[i] = &TooLargeError{Size: n, Limit: limit}
+		bad, err := w.q.refused(ctx, part.topic, part.records)
+		if err != nil {
+			return err
+		}
+		for i, err := range bad {
+			failed[part.first+i] = err
 		}
 	}
 	if len(failed) > 0 {
 		return &BatchError{Failed: failed, Total: b.Len()}
 	}
 	return nil
+}
+
+// refused asks the publisher; of one that cannot tell, the limit of its records is known.
+func (q *withCursors) refused(ctx context.Context, topic string, batch []record.Record) (map[int]error, error) {
+	if r, ok := q.Publisher.(Refuser); ok {
+		return r.Refused(ctx, topic, batch)
+	}
+	failed := make(map[int]error)
+	limit := q.Info().Limits.RecordBytes
+	for i := range batch {
+		if n := batch[i].Size(); limit > 0 && n > limit {
+			failed[i] = &TooLargeError{Size: n, Limit: limit}
+		}
+	}
+	return failed, nil
 }

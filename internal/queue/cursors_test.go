@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -212,6 +214,107 @@ func TestCommitGoesOnBehindWhatIsDurable(t *testing.T) {
 	for i := range got {
 		if got[i].ID != b.Records[i].ID {
 			t.Fatalf("record %d is %s, want %s", i, got[i].ID, b.Records[i].ID)
+		}
+	}
+}
+
+// picky never takes the records with these ids. The others of a batch it publishes all the same.
+type picky struct {
+	lower
+	bad map[string]bool
+}
+
+var errBad = errors.New("bad")
+
+func (p picky) refused(batch []record.Record) map[int]error {
+	failed := make(map[int]error)
+	for i := range batch {
+		if p.bad[batch[i].ID] {
+			failed[i] = errBad
+		}
+	}
+	return failed
+}
+
+func (p picky) Publish(ctx context.Context, topic string, batch []record.Record) error {
+	failed := p.refused(batch)
+	if good := queue.Without(batch, failed); len(good) > 0 {
+		if err := p.lower.Publish(ctx, topic, good); err != nil {
+			return err
+		}
+	}
+	if len(failed) > 0 {
+		return &queue.BatchError{Failed: failed, Total: len(batch)}
+	}
+	return nil
+}
+
+// foresighted is picky and can say so beforehand.
+type foresighted struct{ picky }
+
+func (p foresighted) Refused(_ context.Context, _ string, batch []record.Record) (map[int]error, error) {
+	return p.refused(batch), nil
+}
+
+// TestRefusedRecords: what the broker never takes is taken out by the caller, and the others are written once, whether
+// the broker says so beforehand or only in its answer.
+func TestRefusedRecords(t *testing.T) {
+	named := func(ids ...string) (all []record.Record) {
+		for _, id := range ids {
+			all = append(all, record.Record{ID: id, Data: []byte(`1`)})
+		}
+		return all
+	}
+	for _, ahead := range []bool{true, false} {
+		m := queuetest.NewMemory()
+		p := picky{lower{m}, map[string]bool{"b": true, "d": true, "y": true}}
+		var publisher queue.Publisher = p
+		if ahead {
+			publisher = foresighted{p}
+		}
+		w, err := queue.WithCursors(publisher, newStore()).OpenWriter(t.Context(), "p", "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit := func(records, dead []record.Record, want ...int) {
+			t.Helper()
+			err := w.Commit(t.Context(), queue.Batch{Records: records, Dead: dead}, record.Cursor("c"))
+			if len(want) == 0 && err == nil {
+				return
+			}
+			var refused *queue.BatchError
+			if !errors.As(err, &refused) || refused.Total != len(records)+len(dead) || !slices.Equal(slices.Sorted(maps.Keys(refused.Failed)), want) {
+				t.Fatalf("ahead %v: error %v, want the records %v to be refused", ahead, err, want)
+			}
+		}
+		all := named("a", "b", "c", "c", "d", "e")
+		if ahead {
+			commit(all, named("x", "y"), 1, 4, 7)
+			for _, topic := range []string{"t", "t.dead"} {
+				if st, err := m.Stats(t.Context(), topic); err == nil && st.Records > 0 {
+					t.Fatalf("%s holds %d records of a commit that was refused", topic, st.Records)
+				}
+			}
+		} else {
+			commit(all, named("x", "y"), 1, 4)
+			commit(named("a", "c", "c", "e"), named("x", "y", "b'", "d'"), 5)
+		}
+		commit(named("a", "c", "c", "e"), named("x", "y'", "b'", "d'"))
+		if text := w.(queue.Warner).Warning(); text != "" {
+			t.Errorf("ahead %v: warning %q", ahead, text)
+		}
+		for topic, want := range map[string]string{"t": "a c c e", "t.dead": "x y' b' d'"} {
+			got, err := m.Browse(t.Context(), topic, 0, 100)
+			var ids []string
+			for i := range got {
+				ids = append(ids, got[i].ID)
+			}
+			slices.Sort(ids)
+			wanted := strings.Fields(want)
+			slices.Sort(wanted)
+			if err != nil || !slices.Equal(ids, wanted) {
+				t.Errorf("ahead %v: %s holds %q (%v), want %q", ahead, topic, ids, err, want)
+			}
 		}
 	}
 }

@@ -100,8 +100,10 @@ type Writer interface {
 	// that the cursor never passes a record that is not durable (invariant 1). An empty batch moves the cursor alone.
 	// It returns nil when all is durable; ErrFenced when a later writer has claimed the pipeline, and then nothing
 	// of this batch is written; a *BatchError when single records can never be taken (too large), and then nothing
-	// is written: the caller takes them out and commits again. After any other error the outcome is unknown, and a
-	// further Commit of the same batch and cursor is safe: it finds out first.
+	// is written: the caller takes them out and commits again. (Where a broker below tier ExactlyOnce refuses a record
+	// only in its answer, the others are durable by then; that next Commit, with the same cursor, leaves them out.)
+	// After any other error the outcome is unknown, and a further Commit of the same batch and cursor is safe: it finds
+	// out first.
 	Commit(ctx context.Context, b Batch, next record.Cursor) error
 	// Close lets go of the claim. It does not commit anything.
 	Close(ctx context.Context) error

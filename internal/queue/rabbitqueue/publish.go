@@ -54,6 +54,15 @@ func gone(err error) error {
 	return fmt.Errorf("%w any more, or not yet after a restart of the broker: %s", queue.ErrNoTopic, err.Error())
 }
 
+// Refused implements queue.Refuser.
+func (q *Queue) Refused(_ context.Context, topic string, batch []record.Record) (map[int]error, error) {
+	if err := q.enterTopic(topic); err != nil {
+		return nil, err
+	}
+	defer q.calls.Leave()
+	return q.refused(q.route(topic), batch), nil
+}
+
 // refused finds the records that can never be published.
 func (q *Queue) refused(r route, batch []record.Record) (failed map[int]error) {
 	for i := range batch {

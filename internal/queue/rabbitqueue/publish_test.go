@@ -361,6 +361,27 @@ func TestRefusedRecords(t *testing.T) {
 	}
 }
 
+// TestRefusedBeforeItIsCommitted: a record that the broker never takes is found before the others are published, or the
+// commit without it would publish them again.
+func TestRefusedBeforeItIsCommitted(t *testing.T) {
+	b := newFakeBroker()
+	q := open(t, b.config())
+	w, err := queue.WithCursors(q, queuetest.NewCursors()).OpenWriter(t.Context(), "p", "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := queue.Batch{Records: recs("good", 0, 5), Dead: recs("dead", 0, 2)}
+	bad := []record.Header{{Name: strings.Repeat("n", 256), Value: "v"}}
+	batch.Records[2].Headers, batch.Dead[1].Headers = bad, bad
+	var failed *queue.BatchError
+	if err := w.Commit(t.Context(), batch, record.Cursor("c")); !errors.As(err, &failed) || len(failed.Failed) != 2 || failed.Failed[2] == nil || failed.Failed[6] == nil {
+		t.Fatalf("error %v", err)
+	}
+	if b.published != 0 {
+		t.Fatalf("%d records were published before", b.published)
+	}
+}
+
 func TestRouting(t *testing.T) {
 	b := newFakeBroker()
 	b.exchanges["x"] = true

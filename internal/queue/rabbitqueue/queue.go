@@ -42,7 +42,10 @@ type Queue struct {
 	calls queue.Calls
 }
 
-var _ queue.Publisher = (*Queue)(nil)
+var (
+	_ queue.Publisher = (*Queue)(nil)
+	_ queue.Refuser   = (*Queue)(nil)
+)
 
 // Open connects and finds out who answers. It makes no topic. An error that another try may clear is
 // queue.ErrUnavailable; a refused login, a missing vhost and a certificate that does not fit are permanent.

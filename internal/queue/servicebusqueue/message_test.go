@@ -11,6 +11,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
 	"ferry/internal/queue"
+	"ferry/internal/queue/queuetest"
 	"ferry/internal/queue/servicebusqueue/servicebustest"
 	"ferry/internal/record"
 	"ferry/internal/retry"
@@ -143,6 +144,26 @@ func TestHeadersTooLarge(t *testing.T) {
 	if err := q.Publish(within(t), "orders", []record.Record{rec("b"), r}); !errors.As(err, &large) || large.Limit != headerMax {
 		t.Fatalf("publish with large headers: %v", err)
 	}
+}
+
+// TestRefusedBeforeItIsCommitted: a record that is too large by its headers alone is found before the others are sent.
+func TestRefusedBeforeItIsCommitted(t *testing.T) {
+	s, q := prepared(t, servicebustest.QueueOptions{}, "")
+	w, err := queue.WithCursors(q, queuetest.NewCursors()).OpenWriter(within(t), "p", "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := recs("a", "b", "c")
+	batch[1].Headers = []record.Header{{Name: "h", Value: strings.Repeat("v", headerMax)}}
+	var failed *queue.BatchError
+	if err := w.Commit(within(t), queue.Batch{Records: batch}, record.Cursor("c")); !errors.As(err, &failed) || failed.Failed[1] == nil {
+		t.Fatalf("error %v", err)
+	}
+	holds(t, s, "orders")
+	if err := w.Commit(within(t), queue.Batch{Records: slices.Delete(batch, 1, 2)}, record.Cursor("c")); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, s, "orders", "a", "c")
 }
 
 // TestLanes: with session=key the records of one key are in order, whatever else is under way, and one session that is

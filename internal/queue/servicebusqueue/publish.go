@@ -60,6 +60,16 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 	return nil
 }
 
+// Refused implements queue.Refuser.
+func (q *Queue) Refused(_ context.Context, topic string, batch []record.Record) (map[int]error, error) {
+	if err := q.enterTopic(topic); err != nil {
+		return nil, err
+	}
+	defer q.calls.Leave()
+	_, _, failed := q.sift(topic, batch)
+	return failed, nil
+}
+
 // chunk says how many of the records go into one entry.
 func chunk(records []record.Record) int {
 	bytes := 0

@@ -39,7 +39,10 @@ type Queue struct {
 	closing sync.WaitGroup // connections that are being let go of
 }
 
-var _ queue.Publisher = (*Queue)(nil)
+var (
+	_ queue.Publisher = (*Queue)(nil)
+	_ queue.Refuser   = (*Queue)(nil)
+)
 
 // Open connects, and learns from cfg.Topics and their dead-letter topics what the queue can promise. It makes no topic,
 // and none has to be there. An error that another try may clear is queue.ErrUnavailable; a refused login is permanent.

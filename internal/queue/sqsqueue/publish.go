@@ -44,6 +44,26 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 	return t.sender.outcome(c)
 }
 
+// Refused implements queue.Refuser: what is too large. What else SQS refuses is found out by sending it.
+func (q *Queue) Refused(ctx context.Context, topic string, batch []record.Record) (map[int]error, error) {
+	if err := q.calls.Enter(); err != nil {
+		return nil, err
+	}
+	defer q.calls.Leave()
+	t, err := q.topic(ctx, topic, true)
+	if err != nil {
+		return nil, err
+	}
+	failed := make(map[int]error)
+	for i := range batch {
+		m := pack(&batch[i])
+		if err := q.tooLarge(&batch[i], &m, t); err != nil {
+			failed[i] = err
+		}
+	}
+	return failed, nil
+}
+
 // tooLarge tells a record that no message of this queue can hold.
 func (q *Queue) tooLarge(r *record.Record, m *message, t *target) error {
 	if n, limit := r.Size(), q.info.Limits.RecordBytes; n > limit {

@@ -3,6 +3,7 @@ package sqsqueue
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"ferry/internal/queue"
+	"ferry/internal/queue/queuetest"
 	"ferry/internal/record"
 	"ferry/internal/retry"
 )
@@ -216,6 +218,46 @@ func TestQueuesOwnLimit(t *testing.T) {
 	}
 	if n := f.count("SendMessageBatch"); n != 0 {
 		t.Errorf("%d requests for records that are known to be too large", n)
+	}
+}
+
+// TestRefusedInACommit: a record that its queue cannot hold is found before the others are sent; one that SQS refuses in
+// its answer is taken out, and the others are not sent again.
+func TestRefusedInACommit(t *testing.T) {
+	f := newFake(t)
+	f.queues["orders"] = &fakeQueue{name: "orders", attributes: map[string]string{"MaximumMessageSize": "2048"}, seen: map[string]bool{}}
+	q := queue.WithCursors(open(t, parse(t, f.url("&fifo=false"))), queuetest.NewCursors())
+	w, err := q.OpenWriter(t.Context(), "p", "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := func(batch []record.Record, want ...int) {
+		t.Helper()
+		err := w.Commit(t.Context(), queue.Batch{Records: batch}, record.Cursor("c"))
+		var be *queue.BatchError
+		if len(want) > 0 != errors.As(err, &be) || be != nil && !slices.Equal(slices.Collect(maps.Keys(be.Failed)), want) {
+			t.Fatalf("error %v, want record %v to be refused", err, want)
+		}
+	}
+	batch := numbered(0, 25)
+	batch[7].Data = []byte(`"` + strings.Repeat("x", 2048) + `"`)
+	commit(batch, 7)
+	if n := f.count("SendMessageBatch"); n != 0 {
+		t.Fatalf("%d requests for a commit that cannot be", n)
+	}
+	batch = slices.Delete(batch, 7, 8)
+	f.entry = func(e fakeEntry) *fakeFailure {
+		if e.MessageBody == "4" {
+			return &fakeFailure{Code: "InvalidMessageContents", Message: "no", SenderFault: true}
+		}
+		return nil
+	}
+	commit(batch, 4)
+	batch = slices.Delete(batch, 4, 5)
+	commit(batch)
+	got := f.bodies("orders")
+	if len(got) != 23 || len(lastOf(got)) != 23 {
+		t.Errorf("23 records are in the queue as %v", got)
 	}
 }
 

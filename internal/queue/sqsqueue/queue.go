@@ -47,7 +47,10 @@ type Queue struct {
 	letGo context.CancelFunc
 }
 
-var _ queue.Publisher = (*Queue)(nil)
+var (
+	_ queue.Publisher = (*Queue)(nil)
+	_ queue.Refuser   = (*Queue)(nil)
+)
 
 // Open logs in and asks SQS whether it answers. It does not make any queue yet. An error that another try may clear is
 // queue.ErrUnavailable.
