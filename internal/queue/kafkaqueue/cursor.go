@@ -58,7 +58,8 @@ func readSaved(m *kgo.Record) saved {
 // readCursor finds a key's newest committed record. It waits up to settleTime for one that is being decided; open says
 // that this was not enough. To whoever has claimed the key's transactional id nothing is open: the claim ends it.
 func (q *Queue) readCursor(ctx context.Context, key string) (saved, error) {
-	l, err := q.layout(ctx, q.cfg.Cursors)
+	// Not from memory: once the topic has more partitions, the newest record may lie in another one.
+	l, err := q.freshLayout(ctx, q.cfg.Cursors)
 	if errors.Is(err, queue.ErrNoTopic) {
 		return saved{}, nil
 	}

@@ -3,6 +3,7 @@ package kafkaqueue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -286,6 +287,64 @@ func TestCursorsMoved(t *testing.T) {
 		if got, err := q.Cursor(t.Context(), p, "orders"); err != nil || string(got) != "new "+p {
 			t.Fatalf("cursor of %s is %q, %v", p, got, err)
 		}
+	}
+}
+
+// TestCursorsMovedMeanwhile: the cursor topic is given more partitions while a queue is open. Each run begins where the
+// one before has ended, whatever the queue remembers of the partitions.
+func TestCursorsMovedMeanwhile(t *testing.T) {
+	c := fake(t)
+	old := open(t, fakeConfig(c))
+	run := func(q *Queue, want, next string) {
+		t.Helper()
+		for _, p := range []string{"a", "b", "c", "d"} {
+			w := writerOf(t, q, p, "orders")
+			if string(w.Cursor()) != want {
+				t.Fatalf("the run of %s that commits %q begins at %q, want %q", p, next, w.Cursor(), want)
+			}
+			if err := w.Commit(t.Context(), queue.Batch{}, record.Cursor(next)); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	run(old, "", "1")
+	if _, err := old.adm.UpdatePartitions(t.Context(), 3, old.cfg.Cursors); err != nil {
+		t.Fatal(err)
+	}
+	run(old, "1", "2")
+	run(old, "2", "3")
+	run(open(t, fakeConfig(c)), "3", "4")
+	run(old, "4", "5")
+}
+
+// TestTopicGrows: a topic is given more partitions while a queue is open, which reads them all from then on.
+func TestTopicGrows(t *testing.T) {
+	c := fake(t)
+	old := open(t, fakeConfig(c))
+	batch := records("p", 0, 40)
+	for i := range batch {
+		batch[i].Key = fmt.Sprint("key", i)
+	}
+	if err := old.Publish(t.Context(), "orders", batch[:20]); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := old.Browse(t.Context(), "orders", 0, 100); err != nil || len(got) != 20 {
+		t.Fatalf("%d records, %v", len(got), err)
+	}
+	if _, err := old.adm.UpdatePartitions(t.Context(), 4, "orders"); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(t, fakeConfig(c)).Publish(t.Context(), "orders", batch[20:]); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := old.Browse(t.Context(), "orders", 0, 100); err != nil || len(got) != 40 {
+		t.Fatalf("%d records once there are more partitions, %v", len(got), err)
+	}
+	if got, err := old.Receive(t.Context(), "orders", 100, time.Second); err != nil || len(got) != 40 {
+		t.Fatalf("%d records received, %v", len(got), err)
 	}
 }
 

@@ -38,6 +38,11 @@ func (q *Queue) layout(ctx context.Context, name string) (*layout, error) {
 	if l, ok := q.layouts.Load(name); ok {
 		return l.(*layout), nil
 	}
+	return q.freshLayout(ctx, name)
+}
+
+// freshLayout asks a broker.
+func (q *Queue) freshLayout(ctx context.Context, name string) (*layout, error) {
 	seen, err := q.metadata(ctx, name)
 	if err != nil {
 		return nil, err
@@ -106,10 +111,7 @@ func (q *Queue) fetchOnce(ctx context.Context, p part, offset int64, v view) (kg
 	if err != nil {
 		return none, offset, err
 	}
-	if int(p.n) >= len(l.leaders) {
-		return none, offset, q.topicError(p.topic, "read "+p.String(), kerr.UnknownTopicOrPartition)
-	}
-	if l.leaders[p.n] < 0 {
+	if int(p.n) >= len(l.leaders) || l.leaders[p.n] < 0 { // the former: just added, and not every broker knows
 		return none, offset, fmt.Errorf("read %s: %w: %w", p, errNoLeader, kerr.LeaderNotAvailable)
 	}
 	ask := kmsg.NewPtrFetchRequest()
@@ -209,6 +211,9 @@ func (q *Queue) offsets(ctx context.Context, name string, list func(context.Cont
 			found := make(map[int32]int64)
 			for n, o := range listed[name] {
 				found[n] = o.Offset
+			}
+			if l, ok := q.layouts.Load(name); ok && len(l.(*layout).leaders) != len(found) {
+				q.layouts.Delete(name) // it was given more partitions
 			}
 			return found, nil
 		}
