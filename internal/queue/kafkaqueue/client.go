@@ -51,9 +51,16 @@ func (q *Queue) publisher() (*kgo.Client, error) {
 	)...)
 }
 
-// transactional is a writer's client. Its records are sent when the commit has handed all of them over.
-func (q *Queue) transactional(id string) (*kgo.Client, error) {
+// transactional is a writer's client. Its records are sent when the commit has handed all of them over. narrow bounds the
+// batches of topics whose brokers refused larger ones.
+func (q *Queue) transactional(id string, narrow map[string]int32) (*kgo.Client, error) {
 	return kgo.NewClient(append(q.options(),
+		kgo.ProducerBatchMaxBytesFn(func(name string) int32 {
+			if n, ok := narrow[name]; ok {
+				return n
+			}
+			return q.batchBytes(name)
+		}),
 		kgo.TransactionalID(id),
 		kgo.TransactionTimeout(q.cfg.Transaction),
 		kgo.ProducerLinger(0),

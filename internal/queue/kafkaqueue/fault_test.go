@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -175,6 +177,60 @@ func TestUnknownLimit(t *testing.T) {
 	holds(t, q, "orders", good)
 }
 
+// TestSmallLimit: a topic's limit for batches is below the brokers' default, and the login may not ask for it. Records that
+// fit are committed, in smaller batches, also one that is larger than those have become; what does not fit is told.
+func TestSmallLimit(t *testing.T) {
+	c := fake(t)
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	plain := fakeConfig(c)
+	plain.Compression = "none"
+	q := open(t, plain)
+	if err := q.Prepare(t.Context(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	limit := "10000"
+	if _, err := q.adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &limit}}, "orders", "orders.dead"); err != nil {
+		t.Fatal(err)
+	}
+	w := writerOf(t, q, "p", "orders")
+	sized := func(from, n, bytes int) []record.Record {
+		batch := records("p", from, n)
+		for i := range batch {
+			batch[i].Data = fmt.Appendf(nil, `"%d %s"`, from+i, strings.Repeat("x", bytes))
+		}
+		return batch
+	}
+	commit := func(b queue.Batch, next string) error {
+		begin := time.Now()
+		err := w.Commit(t.Context(), b, record.Cursor(next))
+		if d := time.Since(begin); d > 2*time.Second {
+			t.Errorf("commit %s took %s", next, d)
+		}
+		return err
+	}
+	all := sized(0, 300, 100)
+	if err := commit(queue.Batch{Records: all, Dead: sized(0, 100, 100)}, "a"); err != nil {
+		t.Fatal(err)
+	}
+	large := slices.Concat(sized(300, 1, 9000), sized(301, 100, 100))
+	if err := commit(queue.Batch{Records: large}, "b"); err != nil {
+		t.Fatal(err)
+	}
+	all = append(all, large...)
+	last := sized(401, 100, 100)
+	last[7] = sized(408, 1, 11_000)[0]
+	var refused *queue.BatchError
+	if err := commit(queue.Batch{Records: last}, "c"); !errors.As(err, &refused) || len(refused.Failed) != 1 || refused.Failed[7] == nil {
+		t.Fatalf("error %v, want that record 7 is too large", err)
+	}
+	last = slices.Delete(last, 7, 8)
+	if err := commit(queue.Batch{Records: last}, "c"); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, q, "orders", append(all, last...))
+	holds(t, q, "orders.dead", sized(0, 100, 100))
+}
+
 // TestFencedByTheCluster: the cluster aborts a transaction that took too long and fences its writer. Nobody else has
 // claimed the pipeline, so the writer goes on.
 func TestFencedByTheCluster(t *testing.T) {
@@ -195,7 +251,7 @@ func TestFencedByTheCluster(t *testing.T) {
 // fence takes a transactional id without claiming the pipeline, as the cluster does when a transaction's time is up.
 func fence(t *testing.T, q *Queue, id string) {
 	t.Helper()
-	cl, err := q.transactional(id)
+	cl, err := q.transactional(id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +271,7 @@ func TestBehindAnOpenTransaction(t *testing.T) {
 		if err := w.Commit(t.Context(), queue.Batch{Records: records("p", 0, 5)}, record.Cursor("old")); err != nil {
 			t.Fatal(err)
 		}
-		other, err := q.transactional("other-" + token())
+		other, err := q.transactional("other-"+token(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +287,7 @@ func TestBehindAnOpenTransaction(t *testing.T) {
 			t.Fatal(err)
 		}
 		// A commit of the same pipeline was aborted there as well.
-		aborted, err := q.transactional("aborted-" + token())
+		aborted, err := q.transactional("aborted-"+token(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -215,7 +215,7 @@ func (q *Queue) tooLarge(ctx context.Context, name string, batch []record.Record
 func largest(batch []record.Record) int {
 	most := 0
 	for i := range batch {
-		if batch[i].Size() > batch[most].Size() {
+		if size(&batch[i]) > size(&batch[most]) {
 			most = i
 		}
 	}

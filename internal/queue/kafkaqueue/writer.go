@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -36,6 +37,8 @@ type writer struct {
 	commit  string         // this writer's newest record in the cursor topic, as far as is known
 	unknown *queue.Attempt // a commit that may or may not have been written
 	fenced  bool
+
+	narrow map[string]int32 // bytes of a batch, by topic, where a broker refused a larger one
 }
 
 // OpenWriter implements queue.Queue.
@@ -109,7 +112,7 @@ func (w *writer) tryClaim(ctx context.Context) error {
 
 // connect makes a client and claims the transactional id.
 func (w *writer) connect(ctx context.Context) error {
-	cl, err := w.q.transactional(w.id)
+	cl, err := w.q.transactional(w.id, maps.Clone(w.narrow))
 	if err != nil {
 		return retry.Permanent(err)
 	}
@@ -135,6 +138,14 @@ func (w *writer) drop() {
 	if cl != nil {
 		cl.Close()
 	}
+}
+
+// abort drops the client as well, and ends what it had under way first: find would wait for that.
+func (w *writer) abort(ctx context.Context) {
+	if cl := w.client(); cl != nil && cl.AbortBufferedRecords(ctx) == nil {
+		_ = cl.EndTransaction(ctx, kgo.TryAbort) // if it fails, the next claim of the id does it
+	}
+	w.drop()
 }
 
 func (w *writer) client() *kgo.Client {
@@ -172,6 +183,7 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 	if err := w.check(ctx, b, next); err != nil {
 		return err
 	}
+	w.widen(b)
 	bound, cancel := w.q.within(ctx, 2*w.q.cfg.Timeout)
 	defer cancel()
 	for tries := 1; ; tries++ {
@@ -186,6 +198,11 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 			w.fenced = true
 			w.drop()
 			return queue.ErrFenced
+		}
+		if w.narrower(b, err) {
+			w.abort(bound)
+			tries = 0
+			continue
 		}
 		w.drop()
 		if !isUnsettled(err) || tries == 3 || bound.Err() != nil {
@@ -371,25 +388,73 @@ func (w *writer) check(ctx context.Context, b queue.Batch, next record.Cursor) e
 	return nil
 }
 
+// part is what of a batch goes to a topic, and where that begins in the batch.
+func (w *writer) part(b queue.Batch, topic string) (records []record.Record, first int) {
+	if topic == w.topic {
+		return b.Records, 0
+	}
+	return b.Dead, len(b.Records)
+}
+
+// narrower makes the batches of a topic smaller, when a broker refused one whose limit could not be asked for: half as
+// large, and in the end as large as the largest record. It is false when another try cannot help.
+func (w *writer) narrower(b queue.Batch, err error) bool {
+	topic, ok := tooLargeFor(err)
+	if !ok || topic == w.q.cfg.Cursors {
+		return false
+	}
+	now, bounded := w.narrow[topic]
+	if !bounded {
+		now = w.q.batchBytes(topic)
+	}
+	records, _ := w.part(b, topic)
+	least := int32(size(&records[largest(records)]))
+	if now <= least {
+		return false
+	}
+	if w.narrow == nil {
+		w.narrow = make(map[string]int32)
+	}
+	w.narrow[topic] = max(least, now/2)
+	return true
+}
+
+// widen makes room for a record that is larger than the batches which were made smaller.
+func (w *writer) widen(b queue.Batch) {
+	for topic, now := range w.narrow {
+		records, _ := w.part(b, topic)
+		if len(records) == 0 {
+			continue
+		}
+		if n := int32(size(&records[largest(records)])); n > now {
+			w.narrow[topic] = n
+			w.drop() // a client asks once
+		}
+	}
+}
+
+// tooLargeFor gives the topic of which a broker refused a batch by its size.
+func tooLargeFor(err error) (topic string, ok bool) {
+	var refused *produceError
+	if !errors.Is(err, kerr.MessageTooLarge) || !errors.As(err, &refused) {
+		return "", false
+	}
+	return refused.m.Topic, true
+}
+
 // failure maps an error of a commit. A record that is larger than a broker takes, though its limit could not be asked
-// for, is the largest one of its topic, as far as can be told from here.
+// for, is the largest one of its topic: batches are not larger than that any more.
 func (w *writer) failure(ctx context.Context, b queue.Batch, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return w.q.mapError(ctx, "commit", w.q.why(w.topic, err))
 	}
-	var refused *produceError
-	if !errors.As(err, &refused) {
-		return w.q.mapError(ctx, "commit", err)
+	if topic, ok := tooLargeFor(err); ok && topic != w.q.cfg.Cursors {
+		records, first := w.part(b, topic)
+		i := largest(records)
+		return &queue.BatchError{Failed: map[int]error{first + i: refusedSize(&records[i])}, Total: b.Len()}
 	}
-	switch {
-	case errors.Is(err, kerr.MessageTooLarge) && refused.m.Topic != w.q.cfg.Cursors:
-		part, first := b.Records, 0
-		if refused.m.Topic != w.topic {
-			part, first = b.Dead, len(b.Records)
-		}
-		i := largest(part)
-		return &queue.BatchError{Failed: map[int]error{first + i: refusedSize(&part[i])}, Total: b.Len()}
-	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+	var refused *produceError
+	if errors.As(err, &refused) && (errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID)) {
 		return w.q.gone(refused.m.Topic)
 	}
 	return w.q.mapError(ctx, "commit", err)
