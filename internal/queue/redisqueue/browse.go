@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// readBytes bounds what one Browse or Receive holds in memory (invariant 7), give or take the last page.
-	readBytes = 64 << 20
+	// usualBytes is the bound of one Browse or Receive, see Queue.readBytes.
+	usualBytes = 64 << 20
 	// firstPage and largestPage are how many entries are asked for at once. Nobody knows how large the next entries are:
 	// pages grow as long as what came was small.
 	firstPage, largestPage = 8, 1000
@@ -20,10 +20,10 @@ const (
 )
 
 // pages calls get for up to n entries, page by page, until a page is short or enough bytes are there.
-func pages(n int, get func(n int) ([]entry, error)) ([]entry, error) {
+func pages(n, enough int, get func(n int) ([]entry, error)) ([]entry, error) {
 	var all []entry
 	size, bytes := firstPage, 0
-	for len(all) < n && bytes < readBytes {
+	for len(all) < n && bytes < enough {
 		want := min(size, n-len(all))
 		page, err := get(want)
 		all = append(all, page...)
@@ -34,7 +34,7 @@ func pages(n int, get func(n int) ([]entry, error)) ([]entry, error) {
 		for i := range page {
 			bytes += page[i].size()
 		}
-		if bytes-before < readBytes/64 {
+		if bytes-before < enough/64 {
 			size = min(4*size, largestPage)
 		}
 	}
@@ -84,7 +84,7 @@ func browsed(t topic, entries []entry) ([]queue.Stored, error) {
 
 // readRange reads up to n entries from an id on.
 func (q *Queue) readRange(ctx context.Context, key, start string, n int) ([]entry, error) {
-	return pages(n, func(n int) ([]entry, error) {
+	return pages(n, q.readBytes, func(n int) ([]entry, error) {
 		var answer any
 		err := q.on(ctx, key, func(c *redis.Client) (err error) {
 			answer, err = answerOf(c.Do(ctx, "XRANGE", key, start, "+", "COUNT", n))

@@ -27,6 +27,8 @@ type Queue struct {
 	server  server
 	confirm confirmation
 	info    queue.Info
+	// readBytes bounds what one Browse or Receive holds in memory (invariant 7), give or take the last page.
+	readBytes int
 
 	id      string // random: prefix of the names of writers and commits
 	counter atomic.Uint64
@@ -60,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	var id [8]byte
 	rand.Read(id[:]) // never fails
 	q := &Queue{
-		cfg: cfg, scripts: newScripts(), id: hex.EncodeToString(id[:]), waiting: make(chan struct{}, waiters),
+		cfg: cfg, scripts: newScripts(), readBytes: usualBytes, id: hex.EncodeToString(id[:]), waiting: make(chan struct{}, waiters),
 		channels: make(map[string]*channel), ending: make(chan struct{}),
 	}
 	q.doubt.Store(true)

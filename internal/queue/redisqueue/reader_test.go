@@ -189,6 +189,36 @@ func TestRedeliveryOfMany(t *testing.T) {
 	})
 }
 
+// TestReceiveIsBounded: one Receive holds no more than its bytes, of records that come again as well as of new ones.
+func TestReceiveIsBounded(t *testing.T) {
+	onBoth(t, func(t *testing.T, c Config) {
+		c.Redelivery = 50 * time.Millisecond
+		q := open(t, c)
+		q.readBytes = 100_000
+		ctx := t.Context()
+		const n, size = 60, 10_000
+		if err := q.Publish(ctx, "bounded", payload(n, size)); err != nil {
+			t.Fatal(err)
+		}
+		page := q.readBytes/size + firstPage
+		for taken := 0; taken < n; {
+			d, err := q.Receive(ctx, "bounded", n-taken, 0)
+			if err != nil || len(d) == 0 || len(d) > page {
+				t.Fatalf("%d new records received, %v", len(d), err)
+			}
+			taken += len(d)
+		}
+		time.Sleep(2 * c.Redelivery)
+		if err := q.Publish(ctx, "bounded", payload(n, size)); err != nil {
+			t.Fatal(err)
+		}
+		d, err := q.Receive(ctx, "bounded", n, 0)
+		if err != nil || len(d) == 0 || len(d) > page {
+			t.Fatalf("%d records received again, %v", len(d), err)
+		}
+	})
+}
+
 // TestReceiveGivesUp: what a receiver takes after its caller is gone is given back, and a queue that closes lets
 // waiting receivers go.
 func TestReceiveGivesUp(t *testing.T) {
@@ -242,7 +272,7 @@ func TestPages(t *testing.T) {
 		}
 		return page, nil
 	}
-	got, err := pages(1000, big)
+	got, err := pages(1000, usualBytes, big)
 	if err != nil || len(got) < 64 || len(got) > 72 {
 		t.Fatalf("%d entries of a MiB, %v", len(got), err)
 	}
@@ -251,7 +281,7 @@ func TestPages(t *testing.T) {
 		asked = append(asked, n)
 		return make([]entry, n), nil
 	}
-	if got, _ := pages(5000, small); len(got) != 5000 || len(asked) > 10 {
+	if got, _ := pages(5000, usualBytes, small); len(got) != 5000 || len(asked) > 10 {
 		t.Fatalf("%d entries in pages of %v", len(got), asked)
 	}
 }

@@ -96,14 +96,14 @@ func (q *Queue) takeSoon(ctx context.Context, t topic, max int, block time.Durat
 
 // take gives what is to be delivered again, then what is new, and waits for new records when there is neither.
 func (q *Queue) take(ctx context.Context, t topic, max int, block time.Duration) ([]queue.Delivery, error) {
-	got, err := q.again(ctx, t, max)
+	got, bytes, err := q.again(ctx, t, max)
 	if err != nil || len(got) == max {
 		return got, err
 	}
 	if len(got) > 0 {
 		block = 0
 	}
-	fresh, err := q.fresh(ctx, t, max-len(got), block)
+	fresh, err := q.fresh(ctx, t, max-len(got), q.readBytes-bytes, block)
 	got = append(got, fresh...)
 	if len(got) > 0 {
 		return got, nil // they are taken; the error comes again
@@ -112,31 +112,31 @@ func (q *Queue) take(ctx context.Context, t topic, max int, block time.Duration)
 }
 
 // again takes over deliveries that have been under way for longer than the redelivery time, or were given back.
-func (q *Queue) again(ctx context.Context, t topic, max int) ([]queue.Delivery, error) {
+func (q *Queue) again(ctx context.Context, t topic, max int) (got []queue.Delivery, bytes int, err error) {
 	ch := q.channel(t)
 	start, _ := ch.claims.Load().(string)
 	if start == "" {
 		start = "0-0"
 	}
-	var got []queue.Delivery
-	for step := 0; step < claimSteps && len(got) < max; step++ {
+	for step := 0; step < claimSteps && len(got) < max && bytes < q.readBytes; step++ {
 		next, entries, err := q.claim(ctx, t, start, min(max-len(got), firstPage))
 		if err != nil {
-			return got, err
+			return got, bytes, err
 		}
 		counts, err := q.attempts(ctx, t, entries)
 		if err != nil {
-			return got, err
+			return got, bytes, err
 		}
 		for i := range entries {
 			got = append(got, delivery(t, &entries[i], counts[i]))
+			bytes += entries[i].size()
 		}
 		ch.claims.Store(next)
 		if start = next; next == "0-0" {
 			break
 		}
 	}
-	return got, nil
+	return got, bytes, nil
 }
 
 // claim is one XAUTOCLAIM: it answers with where to look next, the entries, and (from Redis 7) those deleted meanwhile.
@@ -189,8 +189,8 @@ func (q *Queue) attempts(ctx context.Context, t topic, entries []entry) ([]int, 
 }
 
 // fresh takes records that were never delivered. It waits for the first for the time of block.
-func (q *Queue) fresh(ctx context.Context, t topic, max int, block time.Duration) ([]queue.Delivery, error) {
-	entries, err := pages(max, func(n int) ([]entry, error) {
+func (q *Queue) fresh(ctx context.Context, t topic, max, enough int, block time.Duration) ([]queue.Delivery, error) {
+	entries, err := pages(max, enough, func(n int) ([]entry, error) {
 		args := []any{"XREADGROUP", "GROUP", group, consumer, "COUNT", n}
 		if block > 0 {
 			args = append(args, "BLOCK", block.Milliseconds())

@@ -23,6 +23,9 @@ const longestPoll = 20 * time.Second
 // shortPoll is the pause between two looks where the wait is shorter than SQS can count, which is in whole seconds.
 const shortPoll = 100 * time.Millisecond
 
+// receiveBytes bounds what one Receive holds in memory (invariant 7), give or take the last ten records.
+const receiveBytes = 32 << 20
+
 // reader is enter for a topic that must exist.
 func (q *Queue) reader(ctx context.Context, topic string) (*target, error) {
 	if err := q.calls.Enter(); err != nil {
@@ -63,14 +66,23 @@ func (q *Queue) Receive(ctx context.Context, topic string, most int, wait time.D
 		return nil, err
 	}
 	// SQS hands out ten at a time. The first of them are not kept so long that they would come again.
-	for since := time.Now(); len(got) > 0 && len(got) < most && time.Since(since) < q.cfg.Redelivery/4; {
+	bytes := size(got)
+	for since := time.Now(); len(got) > 0 && len(got) < most && bytes < receiveBytes && time.Since(since) < q.cfg.Redelivery/4; {
 		more, err := q.poll(ctx, t, most-len(got), 0)
 		if err != nil || len(more) == 0 {
 			break // what was taken is not let go
 		}
 		got = append(got, more...)
+		bytes += size(more)
 	}
 	return got, nil
+}
+
+func size(got []queue.Delivery) (bytes int) {
+	for i := range got {
+		bytes += got[i].Size()
+	}
+	return bytes
 }
 
 // first waits for the first records. What SQS hands to a poll that is broken off, because ctx ended, is away until its

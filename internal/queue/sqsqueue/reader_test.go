@@ -80,6 +80,21 @@ func TestReceiveKeepsWhatItTook(t *testing.T) {
 	}
 }
 
+// TestReceiveIsBounded: large records come by fewer than were asked for.
+func TestReceiveIsBounded(t *testing.T) {
+	f := newFake(t)
+	q := open(t, parse(t, f.url("&fifo=false")))
+	large := strings.Repeat("x", 1_000_000)
+	f.queues["orders"] = &fakeQueue{name: "orders"}
+	for range 50 {
+		f.queues["orders"].messages = append(f.queues["orders"].messages, &fakeMessage{fakeEntry: fakeEntry{MessageBody: large}})
+	}
+	d, err := q.Receive(t.Context(), "orders", 50, 0)
+	if err != nil || len(d) < receiveBytes/len(large) || len(d) > receiveBytes/len(large)+maxEntries {
+		t.Errorf("%d records of 1 MB, %v", len(d), err)
+	}
+}
+
 // TestReceiveEndsWithContext: it does not ask SQS to wait longer than its caller does, or records would be on their
 // way to nobody.
 func TestReceiveEndsWithContext(t *testing.T) {
