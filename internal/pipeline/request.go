@@ -141,15 +141,29 @@ func (c *cargo) buryFailed(p *Pipeline, refused *queue.BatchError) error {
 	return nil
 }
 
+// publishTo begins another try behind what the one before has made durable, and tells of the whole batch.
 func (p *Pipeline) publishTo(ctx context.Context, topic string, batch []record.Record) error {
 	if len(batch) == 0 {
 		return nil
 	}
+	durable := 0
 	policy := retry.Policy{Retries: requestRetries, Base: 20 * time.Millisecond, Max: time.Second}
 	return retry.Do(ctx, policy, func(ctx context.Context) error {
-		err := p.cfg.Queue.Publish(ctx, topic, batch)
+		err := p.cfg.Queue.Publish(ctx, topic, batch[durable:])
 		var refused *queue.BatchError
-		if errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrUnknown) || errors.As(err, &refused) {
+		var partly *queue.PartError
+		switch {
+		case errors.As(err, &refused):
+			whole := &queue.BatchError{Failed: make(map[int]error, len(refused.Failed)), Total: len(batch)}
+			for i, err := range refused.Failed {
+				whole.Failed[durable+i] = err
+			}
+			return retry.Permanent(whole)
+		case errors.As(err, &partly):
+			durable += partly.Done
+			err = &queue.PartError{Done: durable, Err: partly.Err}
+		}
+		if errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrUnknown) {
 			return retry.Permanent(err)
 		}
 		return err

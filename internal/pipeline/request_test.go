@@ -83,6 +83,33 @@ func TestProcess(t *testing.T) {
 	}
 }
 
+// TestPublishGoesOnBehindWhatIsDurable: another try does not repeat what the one before has stored, and a refusal names
+// the record of the whole batch.
+func TestPublishGoesOnBehindWhatIsDurable(t *testing.T) {
+	src, b := &pages{parts: [][]string{{"a", "b", "c", "d", "refuse", "e"}}}, newBroker()
+	tries := 0
+	b.onPublish = func(topic string, batch []record.Record) error {
+		if tries++; tries > 2 {
+			return nil
+		}
+		b.topics[topic] = append(b.topics[topic], batch[:tries]...)
+		return &queue.PartError{Done: tries, Err: queue.ErrUnavailable}
+	}
+	done, err := newPipeline(t, src, b).Process(t.Context(), who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done.Published != 5 || done.Counters.Dead != 1 {
+		t.Errorf("counters %+v", done.Counters)
+	}
+	if d := cmp.Diff([]string{"a", "b", "c", "d", "e"}, b.ids("orders")); d != "" {
+		t.Error("records", d)
+	}
+	if d := cmp.Diff([]string{"refuse"}, b.ids("orders.dead")); d != "" {
+		t.Error("dead letters", d)
+	}
+}
+
 func failing(times int, err error) func(string, []record.Record) error {
 	return func(string, []record.Record) error {
 		if times--; times >= 0 {
