@@ -146,9 +146,9 @@ func (a *App) Pipeline(ctx context.Context, name string) (api.Pipeline, error) {
 	view := api.Pipeline{
 		Name: name, Topic: p.Topic(), Push: a.cfg.Pipelines[name].Source.Push, State: st.State, Schedule: st.Schedule, Counters: p.totals.view(),
 	}
+	p.metrics.NextRun(st.NextRun)
 	if !st.NextRun.IsZero() {
 		view.NextRun = &st.NextRun
-		p.metrics.NextRun(st.NextRun)
 	}
 	if st.LastRun != nil {
 		last := runView(*st.LastRun)
