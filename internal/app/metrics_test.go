@@ -1,9 +1,13 @@
 package app
 
 import (
+	"io"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
+	"time"
 )
 
 // metric is what /metrics would show of a series, NaN when it is absent.
@@ -41,5 +45,66 @@ func TestNextRunGoesWithAPause(t *testing.T) {
 	}
 	if _, err := a.Resume(t.Context(), "other"); err != nil || math.IsNaN(next()) {
 		t.Errorf("next run %v, %v, want one again", next(), err)
+	}
+}
+
+// TestCursorAge counts from the last commit; from a run's start where the run found nothing new; and not from a run that
+// found nothing new and failed.
+func TestCursorAge(t *testing.T) {
+	var answered time.Time
+	var answers []string // the last one again and again
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(50 * time.Millisecond) // tells a run's start from its commit
+		answered = time.Now()
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, answers[0])
+		if len(answers) > 1 {
+			answers = answers[1:]
+		}
+	}))
+	defer server.Close()
+	a := openApp(t, `
+data: %s
+pipelines:
+  p:
+    source:
+      get: `+server.URL+`/orders
+      records: .data[]
+      key: .id
+      retries: 0
+      paginate: {cursor: {from: .next, into: query.after}}
+      incremental: {field: .n, into: query.since, type: number}
+`)
+	run := func(want string) time.Time {
+		t.Helper()
+		r, _, err := a.StartRun(t.Context(), "p")
+		if err == nil {
+			r, err = a.WaitRun(t.Context(), r.ID)
+		}
+		if err != nil || r.Status != want {
+			t.Fatalf("run ended as %s (%s), %v, want %s", r.Status, r.Reason, err, want)
+		}
+		return r.Started
+	}
+	current := func() time.Time {
+		age := metric(t, a, "ferry_cursor_age_seconds", "p")
+		return time.Now().Add(-time.Duration(age * float64(time.Second)))
+	}
+
+	const page = `{"data": [{"id": 1, "n": 1}]}`
+	answers = []string{page}
+	run("succeeded")
+	committed := current()
+	if committed.Before(answered) {
+		t.Errorf("%s before the commit", answered.Sub(committed))
+	}
+	if started := run("succeeded"); current().Sub(started).Abs() > 25*time.Millisecond {
+		t.Errorf("%s after the start of a run that found nothing new", current().Sub(started))
+	}
+	before := current()
+	answers = []string{`{"data": [{"id": 1, "n": 1}], "next": "x"}`, `{"data": [{`}
+	run("failed")
+	if d := current().Sub(before); d > 25*time.Millisecond {
+		t.Errorf("a failed run that found nothing new made the cursor %s younger", d)
 	}
 }

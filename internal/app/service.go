@@ -59,14 +59,18 @@ func (a *App) hooks(p *pipe) pipeline.Hooks {
 func (a *App) runPipeline(ctx context.Context, p *pipe, info scheduler.Info) (scheduler.Outcome, error) {
 	ctx, end := a.tracing.Run(ctx, p.Name(), info.ID, info.Trigger)
 	p.metrics.RunStarted()
+	var committed int64 // records that the cursor has passed
 	sum, err := p.Run(ctx, pipeline.Context{ID: info.ID, Traceparent: a.tracing.Traceparent(ctx)}, func(c pipeline.Counters, total int64) {
 		p.metrics.Progress()
-		p.metrics.CursorCurrent(time.Now())
+		if n := c.Published + c.Filtered + c.Dead; n > committed {
+			committed = n
+			p.metrics.CursorCurrent(time.Now())
+		}
 		info.Progress(scheduler.Progress{Counters: scheduler.Counters(c), TotalHint: total})
 	})
 	end(err)
-	if err == nil {
-		p.metrics.CursorCurrent(info.Started)
+	if err == nil && committed == 0 {
+		p.metrics.CursorCurrent(info.Started) // what has come since then it may not have seen
 	}
 	out := conclude(err)
 	out.Counters = scheduler.Counters(sum)
