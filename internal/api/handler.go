@@ -35,6 +35,9 @@ type Options struct {
 	// method ("OTHER" when it is an unusual one), the status and the time taken. It has to be quick and is called
 	// concurrently.
 	Observe func(route, method string, status int, d time.Duration)
+	// InFlight, when not nil, hears 1 when work on a request begins and -1 when it ends: of those that count against
+	// server.in_flight, so of no probe and no stream. It has to be quick and is called concurrently.
+	InFlight func(delta int)
 	// Tracing, when not nil, wraps every request; it takes traceparent from the header into the context.
 	Tracing func(http.Handler) http.Handler
 	// Idempotency remembers answers by Idempotency-Key; nil: in this process's memory.
@@ -302,8 +305,8 @@ func (h *Handler) guard(route string, a access, next http.HandlerFunc) http.Hand
 			r.Body = &requestBody{rest: body, whole: body}
 		}
 		if a.work {
-			defer h.inFlight.Add(-1)
-			if h.inFlight.Add(1) > int64(h.opt.Server.InFlight) {
+			defer h.work(-1)
+			if h.work(1) > int64(h.opt.Server.InFlight) {
 				p := newProblem(CodeOverloaded, "This instance is working on as many requests as server.in_flight allows.")
 				p.retryAfter = time.Second
 				p.write(w, x)
@@ -324,6 +327,14 @@ func (h *Handler) guard(route string, a access, next http.HandlerFunc) http.Hand
 		}
 		handle(w, r)
 	}
+}
+
+// work counts the requests worked on.
+func (h *Handler) work(delta int) int64 {
+	if h.opt.InFlight != nil {
+		h.opt.InFlight(delta)
+	}
+	return h.inFlight.Add(int64(delta))
 }
 
 // requestBody is a body that has been read whole already.

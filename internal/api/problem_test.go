@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,9 +94,14 @@ func TestPanics(t *testing.T) {
 	var log bytes.Buffer
 	svc := &fake{process: func(context.Context, string) (Processed, error) { panic("hunter2") }}
 	var observed []string
-	h := newHandler(t, svc, Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Observe: func(route, method string, status int, _ time.Duration) {
-		observed = append(observed, fmt.Sprintln(method, route, status))
-	}})
+	var inFlight []int
+	h := newHandler(t, svc, Options{
+		Logger:   slog.New(slog.NewTextHandler(&log, nil)),
+		InFlight: func(delta int) { inFlight = append(inFlight, delta) },
+		Observe: func(route, method string, status int, _ time.Duration) {
+			observed = append(observed, fmt.Sprintln(method, route, status))
+		},
+	})
 	w := do(h, "GET", "/process", "")
 	if p := problemIn(t, w); w.Code != 500 || p.Code() != CodeInternal || strings.Contains(w.Body.String(), "hunter2") {
 		t.Errorf("answer = %d %s", w.Code, w.Body)
@@ -108,8 +114,8 @@ func TestPanics(t *testing.T) {
 	if d := cmp.Diff([]string{"GET /process 500\n"}, observed); d != "" {
 		t.Error(d)
 	}
-	if n := h.inFlight.Load(); n != 0 {
-		t.Errorf("%d requests in flight after the panic", n)
+	if n := h.inFlight.Load(); n != 0 || !slices.Equal(inFlight, []int{1, -1}) {
+		t.Errorf("%d requests in flight after the panic; heard of %v", n, inFlight)
 	}
 }
 

@@ -1,6 +1,8 @@
 package app
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -106,5 +108,42 @@ pipelines:
 	run("failed")
 	if d := current().Sub(before); d > 25*time.Millisecond {
 		t.Errorf("a failed run that found nothing new made the cursor %s younger", d)
+	}
+}
+
+func TestInFlightIsShown(t *testing.T) {
+	got, answer := make(chan bool), make(chan bool)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		got <- true
+		<-answer
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"id": 1}`)
+	}))
+	defer upstream.Close()
+	a := openApp(t, fmt.Sprintf("\nlisten: 127.0.0.1:0\ndata: %%s\npipelines: {p: {source: {get: %s/v1, key: .id}}}\n", upstream.URL))
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		resp, err := http.Post(a.URL()+"/v1/pipelines/p/process", "", nil) //nolint:noctx // ends with the test
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		done <- err
+	}()
+	<-got
+	if n := metric(t, a, "ferry_requests_in_flight"); n != 1 {
+		t.Errorf("%v requests in flight, want 1", n)
+	}
+	close(answer)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := a.server.Shutdown(context.Background()); err != nil { // its handler has returned
+		t.Fatal(err)
+	}
+	if n := metric(t, a, "ferry_requests_in_flight"); n != 0 {
+		t.Errorf("%v requests in flight, want none", n)
 	}
 }

@@ -30,7 +30,7 @@ func (a *App) Start(ctx context.Context) error {
 		Idempotency: idempotency,
 		Auth:        a.auth(), Server: a.cfg.Server, Listen: a.cfg.Listen, Logger: a.log,
 		Metrics: a.metricsHandler(), Console: console.Handler(), Version: a.opt.Version,
-		Observe: a.metrics.Request, Tracing: a.tracing.Middleware,
+		Observe: a.metrics.Request, InFlight: a.metrics.InFlight, Tracing: a.tracing.Middleware,
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("build API: %w", err), a.listener.Close())

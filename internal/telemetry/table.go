@@ -17,7 +17,7 @@ func MetricsTable() []Doc {
 		{"ferry_build_info", gauge, l("version", "commit", "goversion"), "Always 1; what runs is in the labels."},
 		{"ferry_requests_total", counter, l("route", "method", "status"), "Answers of the HTTP API."},
 		{"ferry_request_duration_seconds", histogram, l("route", "method"), "Time to answer a request of the HTTP API."},
-		{"ferry_requests_in_flight", gauge, nil, "Requests of the HTTP API being worked on."},
+		{"ferry_requests_in_flight", gauge, nil, "Requests of the HTTP API being worked on, without probes and streams."},
 		{"ferry_runs_total", counter, l("pipeline", "status"), "Runs that have ended, by how: succeeded, failed, rate_limited, stalled, fenced, cancelled."},
 		{"ferry_run_duration_seconds", histogram, l("pipeline"), "Time that runs took."},
 		{"ferry_pipeline_running", gauge, l("pipeline"), "1 while a run of the pipeline is under way on this instance."},
