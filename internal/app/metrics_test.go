@@ -7,9 +7,13 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"ferry/internal/config"
 )
 
 // metric is what /metrics would show of a series, NaN when it is absent.
@@ -145,5 +149,23 @@ func TestInFlightIsShown(t *testing.T) {
 	}
 	if n := metric(t, a, "ferry_requests_in_flight"); n != 0 {
 		t.Errorf("%v requests in flight, want none", n)
+	}
+	// The address stands in get alone, and its host is told by name all the same.
+	if u, _ := url.Parse(upstream.URL); metric(t, a, "ferry_upstream_requests_total", u.Host, "2xx") != 1 {
+		t.Errorf("the request to %s is not counted under its host", u.Host)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	for want, cfg := range map[string]config.Source{
+		"":                      {Base: "mock:", Get: "/v1/orders?at=https://x.example"},
+		"a.example":             {Base: "https://a.example/v1", Get: "//b.example/orders"},
+		"a.example:8443":        {Get: "https://a.example:8443/v1"},
+		"a.example b.example":   {Base: "https://a.example", Post: "https://b.example/search"},
+		"cdn.example a.example": {Get: "https://a.example", Allow: config.Allow{Hosts: []string{"cdn.example"}}},
+	} {
+		if got := strings.Join(hosts(cfg), " "); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }

@@ -173,6 +173,17 @@ func located(cfg config.Source, mock string) config.Source {
 	return cfg
 }
 
+// hosts are those that a source names. That of a token_url is none of them: only requests for pages are counted.
+func hosts(cfg config.Source) []string {
+	named := slices.Clone(cfg.Allow.Hosts)
+	for _, address := range []string{cfg.Base, cfg.Get, cfg.Post} {
+		if u, err := url.Parse(address); err == nil && u.IsAbs() && u.Host != "" {
+			named = append(named, u.Host)
+		}
+	}
+	return named
+}
+
 // parts makes a pipeline's source and transform, which asks nobody. The file is that of the configuration.
 func parts(cfg config.Pipeline, file string, opt source.Options) (*source.Source, pipeline.Transform, error) {
 	src, err := source.New(cfg.Source, opt)
@@ -189,9 +200,7 @@ func parts(cfg config.Pipeline, file string, opt source.Options) (*source.Source
 
 func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Limiters) error {
 	cfg.Source = located(cfg.Source, a.MockURL())
-	if u, err := url.Parse(cfg.Source.Base); err == nil && u.Host != "" {
-		a.metrics.AddHosts(u.Host)
-	}
+	a.metrics.AddHosts(hosts(cfg.Source)...)
 	p := &pipe{metrics: a.metrics.Pipeline(name)}
 	src, tr, err := parts(cfg, a.cfg.File, source.Options{
 		Pipeline: name, Limiters: limiters, Observer: p.metrics, UserAgent: "ferry/" + a.opt.Version,
