@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,22 +44,35 @@ func (q *Queue) Publish(ctx context.Context, name string, batch []record.Record)
 	failed := ch.tooLarge(batch, nil, 0)
 	good := queue.Without(batch, failed)
 	// What does not fit into one atomic batch goes as several, one after the other, so that order holds.
-	for len(good) > 0 {
-		n, bytes := q.chunk(good)
-		if q.watched() {
-			if err := q.pace(ctx, bytes+n*messageOverhead); err != nil {
-				return fmt.Errorf("publish to %s: nothing written: %w", t.name, err)
-			}
+	for done := 0; done < len(good); {
+		n, bytes := q.chunk(good[done:])
+		if ch.group.anyAhead(t, good[done:done+n]) {
+			n, bytes = 1, good[done].Size() // while one is refused none may go ahead of it again
 		}
-		if err := ch.group.publish(ctx, t, good[:n], bytes); err != nil {
-			return err
+		err := q.publishChunk(ctx, t, ch, good[done:done+n], bytes)
+		var partly *queue.PartError
+		switch {
+		case err == nil:
+			done += n
+			continue
+		case errors.As(err, &partly):
+			done, err = done+partly.Done, partly.Err
 		}
-		good = good[n:]
+		return queue.Partly(done, failed, err)
 	}
 	if failed != nil {
 		return &queue.BatchError{Failed: failed, Total: len(batch)}
 	}
 	return nil
+}
+
+func (q *Queue) publishChunk(ctx context.Context, t topic, ch *channel, records []record.Record, bytes int) error {
+	if q.watched() {
+		if err := q.pace(ctx, bytes+len(records)*messageOverhead); err != nil {
+			return fmt.Errorf("publish to %s: nothing written: %w", t.name, err)
+		}
+	}
+	return ch.group.publish(ctx, t, records, bytes)
 }
 
 // tooLarge finds the records that no message can hold and adds them to failed, by index from first on.
@@ -113,6 +128,15 @@ type group struct {
 	running bool
 	wanted  int           // while gathering: how many entries are enough
 	enough  chan struct{} // holds one when they are there
+
+	ahead map[string]again // without atomic batches: by the record's Nats-Msg-Id
+}
+
+// again is a record that was stored, or may have been, although one before it was not: the Nats-Msg-Id under which it is
+// sent again, and when that was last called for.
+type again struct {
+	id string
+	at time.Time
 }
 
 // entry is one call's records on their way.
@@ -123,7 +147,9 @@ type entry struct {
 	done    chan error // holds one
 }
 
-func (g *group) init(q *Queue, ch *channel) { g.q, g.ch, g.enough = q, ch, make(chan struct{}, 1) }
+func (g *group) init(q *Queue, ch *channel) {
+	g.q, g.ch, g.enough, g.ahead = q, ch, make(chan struct{}, 1), make(map[string]again)
+}
 
 // publish hands the records over and waits until they are durable. When the context ends first, and they have not
 // been taken yet, they are taken back and nothing is written.
@@ -345,36 +371,142 @@ func (g *group) single(entries []*entry) {
 
 // plain writes each record as a message of its own to a server without atomic batches, all on their way at once.
 func (g *group) plain(entries []*entry) {
-	ctx := context.Background()
 	acks := make([][]jetstream.PubAckFuture, len(entries))
-	errs := make([]error, len(entries))
+	unsent := make([]error, len(entries))
 	for k, e := range entries {
-		for i := range e.records {
-			m := &nats.Msg{Subject: e.topic.name, Header: make(nats.Header, 4)}
-			encode(m, &e.records[i])
-			if e.records[i].ID != "" {
-				m.Header[headerMsgID] = []string{e.topic.name + " " + e.records[i].ID}
-			}
-			ack, err := g.q.js.PublishMsgAsync(m)
-			if err != nil {
-				errs[k] = err
-				break
-			}
-			acks[k] = append(acks[k], ack)
-		}
+		acks[k], unsent[k] = g.send(e)
 	}
 	for k, e := range entries {
-		for _, ack := range acks[k] {
+		errs := make([]error, len(acks[k]))
+		for i, ack := range acks[k] {
 			select {
 			case <-ack.Ok():
-			case err := <-ack.Err():
-				if errs[k] == nil {
-					errs[k] = err
-				}
+			case errs[i] = <-ack.Err():
 			}
 		}
-		e.done <- g.failure(ctx, errs[k])
+		if unsent[k] != nil {
+			errs = append(errs, unsent[k])
+		}
+		e.done <- g.outcome(e, errs)
 	}
+}
+
+// send sends an entry's records until one cannot be sent.
+func (g *group) send(e *entry) (acks []jetstream.PubAckFuture, err error) {
+	var opts []jetstream.PublishOpt
+	if len(e.records) > 1 {
+		// What nobody listens to the library sends again a moment later, behind what came after it.
+		opts = append(opts, jetstream.WithRetryAttempts(0))
+	}
+	for i := range e.records {
+		m := &nats.Msg{Subject: e.topic.name, Header: make(nats.Header, 4)}
+		encode(m, &e.records[i])
+		if id := msgID(e.topic, &e.records[i]); id != "" {
+			m.Header[headerMsgID] = []string{g.sentAs(id)}
+		}
+		ack, err := g.q.js.PublishMsgAsync(m, opts...)
+		if err != nil {
+			return acks, err
+		}
+		acks = append(acks, ack)
+	}
+	return acks, nil
+}
+
+// msgID is what the server knows a record by within its window. One without an id is never taken for another.
+func msgID(t topic, r *record.Record) string {
+	if r.ID == "" {
+		return ""
+	}
+	return t.name + " " + r.ID
+}
+
+// outcome words what became of an entry's records; errs has the result of each that was tried.
+//
+// It upholds invariant 4 where the server refused a record, as a full topic does, and took later ones: those do not count,
+// and when they are sent again, behind the one that was refused, it is under another id, or the server would drop them and
+// leave them ahead of it. They are there twice then, in the right order the second time.
+func (g *group) outcome(e *entry, errs []error) error {
+	done := slices.IndexFunc(errs, func(err error) bool { return err != nil })
+	if done < 0 {
+		g.forget(e.topic, e.records)
+		return nil
+	}
+	g.forget(e.topic, e.records[:done])
+	err := g.failure(context.Background(), errs[done])
+	// Where no answer came to anything, as from a lost connection, all may be stored, and in order.
+	if behind := errs[done+1:]; unwritten(errs[done]) || slices.Contains(behind, nil) {
+		var early []*record.Record
+		for i := range behind {
+			if !unwritten(behind[i]) {
+				early = append(early, &e.records[done+1+i])
+			}
+		}
+		if len(early) > 0 {
+			g.remember(e.topic, early)
+			err = fmt.Errorf("%w (the server has stored %d records behind it, or may have; they are stored once more, so that order holds)", err, len(early))
+		}
+	}
+	return queue.Partly(done, nil, err)
+}
+
+// unwritten tells whether the server has certainly not stored a message.
+func unwritten(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode != codeInProcess
+	}
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrReconnectBufExceeded)
+}
+
+// remember gives records that are ahead of their turn another id. A record that nobody has sent again for as long as the
+// server knows its first one is forgotten.
+func (g *group) remember(t topic, early []*record.Record) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(g.ahead, func(_ string, a again) bool { return now.Sub(a.at) > g.q.info.Window })
+	for _, r := range early {
+		if id := msgID(t, r); id != "" {
+			g.ahead[id] = again{id + "~" + g.q.token(), now}
+		}
+	}
+}
+
+// forget is for records that are stored where they belong.
+func (g *group) forget(t topic, records []record.Record) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := 0; i < len(records) && len(g.ahead) > 0; i++ {
+		delete(g.ahead, msgID(t, &records[i]))
+	}
+}
+
+// sentAs is the Nats-Msg-Id of a record whose own is id.
+func (g *group) sentAs(id string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a, ok := g.ahead[id]; ok {
+		return a.id
+	}
+	return id
+}
+
+// anyAhead tells whether one of the records is ahead of its turn.
+func (g *group) anyAhead(t topic, records []record.Record) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.ahead) == 0 {
+		return false
+	}
+	found := false
+	for i := range records {
+		id := msgID(t, &records[i])
+		if a, ok := g.ahead[id]; ok {
+			g.ahead[id], found = again{a.id, time.Now()}, true
+		}
+	}
+	return found
 }
 
 // failure gives callers an error of the contract, and forgets the stream when nobody listens to it any more.
