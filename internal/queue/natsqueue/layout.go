@@ -277,10 +277,17 @@ func (q *Queue) differs(t topic, have jetstream.StreamConfig) bool {
 }
 
 // merge gives what the stream has, with what the URL decides put in. It never lowers what others may have set up by
-// hand beside it.
+// hand beside it: a limit that the URL does not give any more goes away only where ferry made the stream.
 func (q *Queue) merge(t topic, have jetstream.StreamConfig) jetstream.StreamConfig {
 	want := q.streamConfig(t)
-	have.MaxAge, have.MaxBytes, have.Discard = want.MaxAge, want.MaxBytes, want.Discard
+	ours := have.Metadata[topicMeta] != ""
+	if ours || q.cfg.MaxAge > 0 {
+		have.MaxAge = want.MaxAge
+	}
+	if ours || q.cfg.MaxBytes > 0 {
+		have.MaxBytes = want.MaxBytes
+	}
+	have.Discard = want.Discard
 	have.Replicas = max(have.Replicas, want.Replicas)
 	have.AllowRollup, have.AllowMsgTTL, have.AllowDirect = true, true, true
 	have.AllowAtomicPublish = have.AllowAtomicPublish || want.AllowAtomicPublish

@@ -127,6 +127,46 @@ func TestForeignStreams(t *testing.T) {
 	}
 }
 
+// limits gives a stream's configuration.
+func limits(t *testing.T, q *Queue, stream string) jetstream.StreamConfig {
+	t.Helper()
+	s, err := q.js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().Config
+}
+
+// TestLimitsOfOthers: limits of a stream that somebody made by hand stay, where the URL gives none.
+func TestLimitsOfOthers(t *testing.T) {
+	s := serve(t, embedded.Options{Listen: "127.0.0.1:0"})
+	c := Config{Servers: "nats://" + s.Addr()}
+	q := open(t, c)
+	tp, err := parseTopic("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := q.streamConfig(tp)
+	made.Metadata, made.MaxAge, made.MaxBytes, made.AllowRollup = nil, 7*24*time.Hour, 10<<30, false
+	if _, err := q.js.CreateStream(t.Context(), made); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Prepare(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	if got := limits(t, q, "ferry-t"); got.MaxAge != made.MaxAge || got.MaxBytes != made.MaxBytes || !got.AllowRollup {
+		t.Errorf("limits are %s and %d, rollup is %t", got.MaxAge, got.MaxBytes, got.AllowRollup)
+	}
+	c.MaxBytes = 1 << 30
+	q = open(t, c)
+	if err := q.Prepare(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	if got := limits(t, q, "ferry-t"); got.MaxAge != made.MaxAge || got.MaxBytes != 1<<30 {
+		t.Errorf("limits are %s and %d, and the URL says 1GiB", got.MaxAge, got.MaxBytes)
+	}
+}
+
 func TestLimitsFollowTheURL(t *testing.T) {
 	s := serve(t, embedded.Options{})
 	c := embeddedConfig(s)
@@ -138,15 +178,17 @@ func TestLimitsFollowTheURL(t *testing.T) {
 	if err := q.Publish(t.Context(), "t", one("2")); err != nil {
 		t.Fatal(err)
 	}
-	str, err := q.js.Stream(t.Context(), "ferry-t")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := str.CachedInfo().Config; got.MaxAge != time.Hour || got.MaxBytes != 1<<20 {
+	if got := limits(t, q, "ferry-t"); got.MaxAge != time.Hour || got.MaxBytes != 1<<20 {
 		t.Fatalf("limits are %s and %d", got.MaxAge, got.MaxBytes)
 	}
-	c.Create = false
+	c.MaxAge, c.MaxBytes, c.Create = 0, 0, false
 	q = open(t, c)
+	if err := q.Prepare(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	if got := limits(t, q, "ferry-t"); got.MaxAge != 0 || got.MaxBytes != -1 {
+		t.Fatalf("limits are %s and %d, taken out of the URL", got.MaxAge, got.MaxBytes)
+	}
 	if err := q.Publish(t.Context(), "new", one("1")); !errors.Is(err, queue.ErrNoTopic) || !retry.IsPermanent(err) {
 		t.Fatalf("create=false: %v", err)
 	}
