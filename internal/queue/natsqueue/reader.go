@@ -17,8 +17,12 @@ import (
 	"ferry/internal/retry"
 )
 
-// browseBytes bounds what one Browse holds in memory (invariant 7).
-const browseBytes = 64 << 20
+// readBytes bounds what one Browse or Receive holds in memory (invariant 7).
+const readBytes = 64 << 20
+
+// flightBytes is up to how much one request asks for at once. A server ends a connection, and with it all that others do
+// on it, when 64 MiB wait there (max_pending).
+const flightBytes = 16 << 20
 
 // enterReader is enter for a topic that must exist.
 func (q *Queue) enterReader(ctx context.Context, name string) (topic, *channel, error) {
@@ -81,7 +85,7 @@ func (q *Queue) Browse(ctx context.Context, name string, from int64, max int) ([
 // last of them.
 func (q *Queue) get(ctx context.Context, t topic, start uint64, max int) (got []queue.Stored, more uint64, err error) {
 	msgs, err := jetstreamext.GetBatch(ctx, q.js, t.stream(), max, jetstreamext.GetBatchSeq(start),
-		jetstreamext.GetBatchSubject(t.name), jetstreamext.GetBatchMaxBytes(browseBytes))
+		jetstreamext.GetBatchSubject(t.name), jetstreamext.GetBatchMaxBytes(readBytes))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -210,10 +214,10 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 	if err != nil {
 		return nil, q.readFailure(setup, ch, t, err)
 	}
-	got, err := take(c.FetchNoWait(max))
+	got, err := ch.fetch(c, max)
 	// The members of a cluster may be choosing which of them leads the new consumer.
-	for end := time.Now().Add(leaderWait); errors.Is(err, nats.ErrNoResponders) && time.Now().Before(end) && retry.Sleep(ctx, settlePause) == nil; {
-		got, err = take(c.FetchNoWait(max))
+	for end := time.Now().Add(leaderWait); len(got) == 0 && errors.Is(err, nats.ErrNoResponders) && time.Now().Before(end) && retry.Sleep(ctx, settlePause) == nil; {
+		got, err = ch.fetch(c, max)
 	}
 	if err == nil && len(got) == 0 && wait > 0 {
 		// Wait for the first one alone: a fetch of several would wait for all of them.
@@ -221,10 +225,8 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 		defer cancel()
 		got, err = take(c.Fetch(1, jetstream.FetchContext(wctx)))
 		if err == nil && len(got) == 1 && max > 1 {
-			more, merr := take(c.FetchNoWait(max - 1))
-			if merr == nil {
-				got = append(got, more...)
-			}
+			more, _ := ch.fetch(c, max-1)
+			got = append(got, more...)
 		}
 	}
 	if len(got) > 0 {
@@ -238,6 +240,24 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 		return nil, q.readFailure(ctx, ch, t, err)
 	}
 	return nil, nil
+}
+
+// fetch takes what is there, up to max records or readBytes. The server can bound a fetch by bytes itself, but then what
+// does not fit goes to the end of what it delivers again. So as many are asked for as fit if all are of the largest size.
+func (ch *channel) fetch(c jetstream.Consumer, max int) (got []queue.Delivery, err error) {
+	largest := int(ch.maxRecord.Load()) + headerReserve
+	for bytes := 0; len(got) < max && bytes < readBytes; {
+		n := min(max-len(got), 1+min(flightBytes, readBytes-bytes)/largest)
+		page, err := take(c.FetchNoWait(n))
+		got = append(got, page...)
+		if err != nil || len(page) < n {
+			return got, err
+		}
+		for i := range page {
+			bytes += page[i].Size()
+		}
+	}
+	return got, nil
 }
 
 // take collects a fetch.
