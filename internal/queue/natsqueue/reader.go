@@ -81,11 +81,30 @@ func (q *Queue) Browse(ctx context.Context, name string, from int64, max int) ([
 	}
 }
 
-// get reads up to max records of the topic from the stream's sequence start on, and how many more there are after the
-// last of them.
+// get reads up to max records or readBytes of the topic from the stream's sequence start on, and how many more there are
+// after the last of them.
 func (q *Queue) get(ctx context.Context, t topic, start uint64, max int) (got []queue.Stored, more uint64, err error) {
+	for bytes := 0; len(got) < max && bytes < readBytes; {
+		var page []queue.Stored
+		if page, more, err = q.getPage(ctx, t, start, max-len(got)); err != nil {
+			return nil, 0, err
+		}
+		got = append(got, page...)
+		if len(page) == 0 || more == 0 {
+			break
+		}
+		for i := range page {
+			bytes += page[i].Size()
+		}
+		start = uint64(page[len(page)-1].Position) + 1
+	}
+	return got, more, nil
+}
+
+// getPage is get as far as one request goes.
+func (q *Queue) getPage(ctx context.Context, t topic, start uint64, max int) (got []queue.Stored, more uint64, err error) {
 	msgs, err := jetstreamext.GetBatch(ctx, q.js, t.stream(), max, jetstreamext.GetBatchSeq(start),
-		jetstreamext.GetBatchSubject(t.name), jetstreamext.GetBatchMaxBytes(readBytes))
+		jetstreamext.GetBatchSubject(t.name), jetstreamext.GetBatchMaxBytes(flightBytes))
 	if err != nil {
 		return nil, 0, err
 	}
