@@ -458,6 +458,8 @@ func TestConfigurationErrors(t *testing.T) {
 		{config.Source{Post: "/", Body: config.Body{JSON: []byte(`{"a":1}`)}, Paginate: config.Paginate{Page: &config.PagePaging{Into: "body.a.b"}}}, "body.a.b leads through a value that is not an object"},
 		{config.Source{Paginate: config.Paginate{Page: &config.PagePaging{Size: 5}}}, "paginate.page: size and size_into go together"},
 		{config.Source{Paginate: config.Paginate{Page: &config.PagePaging{Start: -1}}}, "paginate.page.start: must not be negative"},
+		{config.Source{Records: ".orders[].lines[]", Paginate: config.Paginate{Offset: &config.OffsetPaging{Total: ".total"}}}, "paginate.offset counts records, and records .orders[].lines[] gives any number of them for each of .orders[]; set records: .orders[], and unfold it in transform with map: .lines[]"},
+		{config.Source{Records: ".[][]", Paginate: config.Paginate{Page: &config.PagePaging{}}}, "paginate.page without total counts records, and records .[][] gives any number of them for each of .[]; set records: .[], and unfold it in transform with map: .[]"},
 		{config.Source{Auth: config.SourceAuth{APIKey: &config.Key{Value: "x"}}}, "auth.api_key: say exactly one of header, query and cookie"},
 		{config.Source{Auth: config.SourceAuth{OAuth2: &config.OAuth2{TokenURL: "x"}}}, "auth.oauth2.token_url must be an address that begins with http:// or https://"},
 		{config.Source{Incremental: &config.Incremental{Field: ".a", Into: "query.s", Type: "number", Overlap: 1}}, "incremental.overlap: a time cannot be taken from values of type number"},

@@ -133,6 +133,20 @@ func TestPagination(t *testing.T) {
 			at := number(r.FormValue("skip"), -1)
 			fmt.Fprintf(w, `{"total":10,"r":%s}`, rows(upTo(at), upTo(at+3)))
 		}},
+		{"offset, of each a member", config.Source{Records: ".hits[].source", Paginate: config.Paginate{Offset: &config.OffsetPaging{}}}, 5, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("offset"), -1)
+			fmt.Fprintf(w, `{"hits":%s}`, strings.ReplaceAll(strings.ReplaceAll(rows(upTo(at), upTo(at+3)), "{", `{"source":{`), "}", "}}"))
+		}},
+		{"page with total, of each several", config.Source{Records: ".groups[].r[]", Paginate: config.Paginate{Page: &config.PagePaging{Start: 1, Total: ".pages"}}}, 3, func(w http.ResponseWriter, r *http.Request) {
+			switch r.FormValue("page") {
+			case "1":
+				fmt.Fprintf(w, `{"groups":[{"r":%s},{"r":%s}],"pages":3}`, rows(0, 3), rows(3, 5))
+			case "2":
+				fmt.Fprint(w, `{"groups":[{"r":[]},{"r":[]}],"pages":3}`)
+			case "3":
+				fmt.Fprintf(w, `{"groups":[{"r":%s}],"pages":3}`, rows(5, 10))
+			}
+		}},
 		{"offset from one", config.Source{Paginate: config.Paginate{Offset: &config.OffsetPaging{Start: 1}}}, 5, func(w http.ResponseWriter, r *http.Request) {
 			at := number(r.FormValue("offset"), -1) - 1
 			fmt.Fprint(w, rows(upTo(at), upTo(at+3)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"ferry/internal/jq"
 	"ferry/internal/jsonscan"
@@ -50,6 +51,25 @@ func streams(steps []jsonscan.Step) bool {
 		}
 	}
 	return true
+}
+
+// unfold takes a path that goes through an array into others apart: .orders[].lines[] is .lines[] of each of .orders[].
+func (f *finder) unfold() (outer, inner string, nested bool) {
+	path, err := jq.ParsePath(f.src)
+	if err != nil {
+		return "", "", false
+	}
+	each := 0
+	for _, s := range path.Steps() {
+		if s.Each {
+			each++
+		}
+	}
+	outer, inner, _ = strings.Cut(f.src, "[]")
+	if inner = strings.TrimSpace(inner); !strings.HasPrefix(inner, ".") { // .[][]
+		inner = "." + inner
+	}
+	return strings.TrimSpace(outer) + "[]", inner, each > 1
 }
 
 // identified is a record with what the reading needs to know of it.

@@ -197,6 +197,9 @@ func (s *Source) compile() (err error) {
 	if s.paging, err = newPaging(&cfg.Paginate); err != nil {
 		return err
 	}
+	if err = s.countable(); err != nil {
+		return err
+	}
 	if cfg.Incremental != nil {
 		if s.inc, err = newIncremental(cfg.Incremental); err != nil {
 			return err
@@ -228,6 +231,23 @@ func (s *Source) compile() (err error) {
 		s.keep = true
 	}
 	return nil
+}
+
+// countable refuses numbers that go on by the records of a page where one thing that the API counts may give several
+// records, or none: an offset would skip and double, and a page without records would not be the end.
+func (s *Source) countable() error {
+	what := ""
+	switch p := &s.paging; {
+	case p.style == styleOffset:
+		what = "paginate.offset"
+	case p.style == stylePage && p.total == nil:
+		what = "paginate.page without total"
+	}
+	outer, inner, nested := s.records.unfold()
+	if what == "" || !nested {
+		return nil
+	}
+	return fmt.Errorf("%s counts records, and records %s gives any number of them for each of %s; set records: %s, and unfold it in transform with map: %s", what, s.records.src, outer, outer, inner)
 }
 
 // seekWhileSplitting lets the splitter look for what every record is asked for, so that it is read once.
