@@ -191,6 +191,11 @@ func isWord(c byte) bool {
 	return c == '_' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z'
 }
 
+// fitsArray says whether a path makes sense where the page is an array.
+func fitsArray(path []jsonscan.Step) bool {
+	return len(path) == 0 || path[0].IsIndex || path[0].Each
+}
+
 // overlaps says whether what lies at path holds, or is part of, what lies at records.
 func overlaps(path, records []jsonscan.Step) bool {
 	for i := range min(len(path), len(records)) {

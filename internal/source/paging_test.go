@@ -165,6 +165,10 @@ func TestPagination(t *testing.T) {
 			}
 			fmt.Fprintf(w, `{"items":%s,"_links":{"next":%s}}`, rows(at, upTo(at+3)), next)
 		}},
+		{"the last id of an array", config.Source{Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".[-1].id", Into: "query.after"}}}, 5, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("after"), -1) + 1
+			fmt.Fprint(w, rows(upTo(at), upTo(at+3)))
+		}},
 		{"stop", config.Source{Records: ".r[]", Stop: ".more == false", Paginate: config.Paginate{Page: &config.PagePaging{Start: 1}}}, 2, func(w http.ResponseWriter, r *http.Request) {
 			at := number(r.FormValue("page"), 0) - 1
 			fmt.Fprintf(w, `{"r":%s,"more":%t}`, rows(at*5, at*5+5), at == 0)

@@ -293,7 +293,10 @@ func (s *Source) looksBeside(src string) bool {
 	if !ok {
 		return false
 	}
-	if s.records.auto || s.records.program != nil { // objects are read as a whole anyway, and arrays have nothing beside
+	switch {
+	case s.records.auto: // objects are read as a whole anyway, and arrays have nothing beside
+		return !slices.ContainsFunc(paths, fitsArray)
+	case s.records.program != nil: // the page is read as a whole anyway
 		return true
 	}
 	for _, path := range paths {
