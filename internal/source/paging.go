@@ -140,19 +140,22 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 	case styleAuto:
 		link, warning := s.guess(pg)
 		if link == "" {
-			return to, false, warning, nil
+			return to, false, warning, s.unnamed(from, pg)
 		}
 		return to, true, "", s.follow(to, from, pg, link)
 	case styleLink:
 		link := nextLink(pg.header["Link"])
 		if link == "" {
-			return to, false, "", nil
+			return to, false, "", s.unnamed(from, pg)
 		}
 		return to, true, "", s.follow(to, from, pg, link)
 	case styleURL:
 		raw, found, err := s.paging.from.find(ctx, "paginate.next_url", pg)
-		if err != nil || !found {
-			return to, false, s.astray(from, pg), err
+		if err != nil {
+			return to, false, "", err
+		}
+		if !found {
+			return to, false, s.astray(from, pg), s.unnamed(from, pg)
 		}
 		if raw[0] != '"' {
 			return to, false, "", failf(KindContent, "paginate.next_url %s is %s, which is no address", s.paging.from.src, s.secrets.sample(raw, 80))
@@ -160,13 +163,26 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 		return to, true, "", s.follow(to, from, pg, textOf(raw))
 	case styleCursor:
 		raw, found, err := s.paging.from.find(ctx, "paginate.cursor.from", pg)
-		if err != nil || !found {
-			return to, false, s.astray(from, pg), err
+		if err != nil {
+			return to, false, "", err
+		}
+		if !found {
+			return to, false, s.astray(from, pg), s.unnamed(from, pg)
 		}
 		return to, true, "", s.carry(to, from, raw)
 	}
 	more, err = s.count(ctx, to, from, pg)
 	return to, more, "", err
+}
+
+// unnamed is the error for a page that was skipped by its status and so could not name the next one: that it was the last
+// is nowhere said (invariant 9). A first page whose header names none may be the only one.
+func (s *Source) unnamed(from *position, pg *page) error {
+	inBody := s.paging.from != nil && s.paging.from.body != nil
+	if !pg.skipped || !inBody && from.Style == "" {
+		return nil
+	}
+	return failf(KindStatus, "a page that is skipped by its status needs to name the next one in its header; if the status means that there is none, set on: {STATUS: end}")
 }
 
 // astray warns where the first page, at from, seems to be the last only because the path to the next one is wrong:

@@ -360,6 +360,62 @@ func TestPaginationRefuses(t *testing.T) {
 	}
 }
 
+// A page that is skipped by its status may go on by its header. When it names no next page it is not the last of them all
+// (invariant 9): only as the first, where nothing is looked for in its body.
+func TestSkippedPageNamesTheNext(t *testing.T) {
+	token := func(from string) config.Paginate {
+		return config.Paginate{Cursor: &config.CursorPaging{From: from, Into: "query.p"}}
+	}
+	for _, c := range []struct {
+		name     string
+		paginate config.Paginate
+		skipped  string // the page
+		header   bool   // it names the next one
+		good     bool
+	}{
+		{"cursor", token(".next"), "2", false, false},
+		{"cursor, first page", token(".next"), "", false, false},
+		{"cursor in the header", token("header.X-Next"), "2", true, true},
+		{"cursor in the header, not there", token("header.X-Next"), "2", false, false},
+		{"next_url", config.Paginate{NextURL: ".url"}, "2", false, false},
+		{"link", config.Paginate{Word: "link_header"}, "2", true, true},
+		{"link, not there", config.Paginate{Word: "link_header"}, "2", false, false},
+		{"link, first page", config.Paginate{Word: "link_header"}, "", false, true},
+		{"auto by link", config.Paginate{}, "2", true, true},
+		{"auto", config.Paginate{}, "2", false, false},
+		{"auto, first page", config.Paginate{}, "", false, true},
+		{"none", config.Paginate{Word: "none"}, "", false, true},
+	} {
+		for _, most := range []int{0, 1} { // pages a run
+			url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				p := r.FormValue("p")
+				next := number(p, 1) + 1
+				skipped := p == c.skipped
+				if next < 4 && (!skipped || c.header) {
+					w.Header().Set("X-Next", strconv.Itoa(next))
+					w.Header().Set("Link", fmt.Sprintf(`<?p=%d>; rel="next"`, next))
+				}
+				switch {
+				case skipped:
+					w.WriteHeader(410)
+				case next < 4:
+					fmt.Fprintf(w, `{"items":[{}],"next":"%d","url":"/?p=%d"}`, next, next)
+				default:
+					fmt.Fprint(w, `{"items":[{}]}`)
+				}
+			})
+			s := open(t, config.Source{Base: url, MaxPages: most, On: map[int]string{410: "skip"}, Paginate: c.paginate}, Options{})
+			p, err := tryAll(t, s, nil)
+			for err == nil && string(p.cursor) != `{"v":1}` {
+				p, err = tryAll(t, s, p.cursor)
+			}
+			if c.good != (err == nil) || err != nil && !strings.HasPrefix(err.Error(), "status: a page that is skipped by its status needs to name the next one in its header; ") {
+				t.Errorf("%s, %d pages a run: %v", c.name, most, err)
+			}
+		}
+	}
+}
+
 // A path to the next page that leads nowhere is the end, but is mentioned where the end is in doubt.
 func TestPathAstray(t *testing.T) {
 	nowhere := func(but string) string {
