@@ -329,9 +329,9 @@ var commonNames = map[string]bool{
 	"value": true, "objects": true, "content": true, "list": true, "elements": true, "hits": true,
 }
 
-// choose finds the records of the object in the window, when nothing says where they are: in the only array of objects;
-// in the one of several that has a common name; or in an empty array that has a common name, when there is no other. Where
-// there is none, the object itself is the record.
+// choose finds the records of the object in the window, when nothing says where they are: in the one array of objects that
+// has a common name; in the one that has such a name and is empty, as on the last page, whatever lies beside it; or in the
+// only array of objects. Where there is none, the object itself is the record.
 func (p *splitter) choose() (name string, ok bool) {
 	var full, common, empty []string
 	w := jsonscan.Walk(p.envelope, 0, jsonscan.MaxDepth)
@@ -354,13 +354,13 @@ func (p *splitter) choose() (name string, ok bool) {
 			empty = append(empty, key)
 		}
 	}
-	for _, found := range [][]string{full, common} {
-		if len(found) == 1 {
-			return found[0], true
-		}
-	}
-	if len(full) == 0 && len(empty) == 1 {
+	switch {
+	case len(common) == 1:
+		return common[0], true
+	case len(common) == 0 && len(empty) == 1:
 		return empty[0], true
+	case len(full) == 1:
+		return full[0], true
 	}
 	return "", false
 }
