@@ -196,6 +196,47 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// spacious gives a text with 8 MiB of white space in the place of each _, and notes how the window stands at each read: how
+// large it is, and how much of what it has read it will look at again.
+type spacious struct {
+	text          string
+	spaces        int // of the present _, given
+	w             *window
+	large, behind int
+}
+
+func (r *spacious) Read(b []byte) (int, error) {
+	r.large, r.behind = max(r.large, cap(r.w.buf)), max(r.behind, len(r.w.buf)-r.w.pos)
+	if r.text == "" {
+		return 0, io.EOF
+	}
+	n := 1
+	if b[0] = r.text[0]; b[0] == '_' {
+		n = copy(b, bytes.Repeat([]byte{' '}, min(len(b), 32<<10)))
+		if r.spaces += n; r.spaces < 8<<20 {
+			return n, nil
+		}
+	}
+	r.text, r.spaces = r.text[1:], 0
+	return n, nil
+}
+
+// White space between tokens, which packs to next to nothing, costs neither memory nor a second look (invariant 7).
+func TestSpaceIsLeftBehind(t *testing.T) {
+	s := open(t, config.Source{Base: "http://localhost", Records: ".data[]"}, Options{})
+	p := &splitter{s: s}
+	src := &spacious{text: `_{_"x":1_,_"data":[_1_,_[]_]_,_"y":{}_}_`, w: &p.window}
+	p.src = src
+	p.read = func(err error) error { return err }
+	p.hand = func() error { p.reset(); return nil }
+	if err := p.split(t.Context(), jsonType); err != nil || p.count != 2 {
+		t.Errorf("%d records, %v", p.count, err)
+	}
+	if src.large > 2*partBytes || src.behind > 64<<10 {
+		t.Errorf("a window of %d bytes, of which %d are looked at again", src.large, src.behind)
+	}
+}
+
 // broken serves a page of records and cuts it after each of the given lengths, one after the other; then it serves all.
 func broken(body string, cuts ...int) http.HandlerFunc {
 	var tries atomic.Int64

@@ -112,31 +112,33 @@ func (w *window) space() error {
 	}
 }
 
-// kind goes to the next value and tells its kind.
-func (w *window) kind() (jsonscan.Kind, error) {
+// next goes to the next byte that is not white space.
+func (w *window) next() (byte, error) {
 	if err := w.space(); err != nil {
 		return 0, err
 	}
 	if w.pos == len(w.buf) {
 		return 0, errShort
 	}
-	return jsonscan.KindOf(w.buf[w.pos]), nil
+	return w.buf[w.pos], nil
 }
 
-// enter, member and leave are those of jsonscan, on the body.
+// kind goes to the next value and tells its kind.
+func (w *window) kind() (jsonscan.Kind, error) {
+	c, err := w.next()
+	return jsonscan.KindOf(c), err
+}
+
+// enter, member and leave are those of jsonscan, on the body; enter is called at the bracket. What they have stepped over
+// is left behind at once: white space may go on for any length (invariant 7).
 func (w *window) enter() (empty bool, err error) {
-	for {
-		next, empty, err := jsonscan.Enter(w.buf, w.pos)
-		if !errors.Is(err, jsonscan.ErrIncomplete) {
-			if err == nil {
-				w.pos = next
-			}
-			return empty, err
-		}
-		if err := w.more(); err != nil {
-			return false, err
-		}
+	closing := w.buf[w.pos] + 2 // ']' is '[' + 2, '}' is '{' + 2
+	w.pos++
+	c, err := w.next()
+	if empty = err == nil && c == closing; empty {
+		w.pos++
 	}
+	return empty, err
 }
 
 func (w *window) member(limit int64) (key []byte, err error) {
@@ -158,18 +160,23 @@ func (w *window) member(limit int64) (key []byte, err error) {
 }
 
 func (w *window) leave(closing byte) (more bool, err error) {
-	for {
-		next, more, err := jsonscan.Leave(w.buf, w.pos, closing)
-		if !errors.Is(err, jsonscan.ErrIncomplete) {
-			if err == nil {
-				w.pos = next
-			}
-			return more, err
-		}
-		if err := w.fill(1); err != nil {
-			return false, err
-		}
+	next, more, err := jsonscan.Leave(w.buf, w.pos, closing)
+	if err == nil {
+		w.pos = next
+		return more, nil
 	}
+	if !errors.Is(err, jsonscan.ErrIncomplete) {
+		return false, err
+	}
+	switch c, err := w.next(); {
+	case err != nil:
+		return false, err
+	case c != ',':
+		return w.leave(closing)
+	}
+	w.pos++
+	_, err = w.next()
+	return err == nil, err
 }
 
 var errTooLarge = errors.New("too large")
