@@ -123,6 +123,7 @@ func (t *tokens) get(ctx context.Context, s *Source) (string, error) {
 		life := time.Until(got.Expiry)
 		fresh.renewAt = got.Expiry.Add(-min(life/5, time.Minute))
 	}
+	s.secrets.learn(fresh.text)
 	t.current.Store(fresh)
 	return fresh.text, nil
 }
@@ -140,17 +141,6 @@ func (t *tokens) drop(text string) {
 	if c := t.current.Load(); c != nil && c.text == text {
 		t.current.CompareAndSwap(c, nil)
 	}
-}
-
-// secret is the present token, for masking.
-func (t *tokens) secret() string {
-	if t == nil {
-		return ""
-	}
-	if c := t.current.Load(); c != nil {
-		return c.text
-	}
-	return ""
 }
 
 // explain turns a token endpoint's failure into an error without its body, which may hold what was sent.

@@ -271,6 +271,107 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 }
 
+// Nor does the half of one show where an echo is cut: by ferry, which shows its beginning only, or by the network.
+func TestSecretsAreHiddenBeforeTheCut(t *testing.T) {
+	token := func(n int) string {
+		var b strings.Builder
+		for i := 0; b.Len() < n; i++ {
+			fmt.Fprintf(&b, "%x.", i*i+77777)
+		}
+		return b.String()[:n]
+	}
+	oauth, bearer, short := token(900), "B"+token(189), "S"+token(63)
+	said := ""
+	var answer func(w http.ResponseWriter, said string)
+	base := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", jsonType)
+		if r.URL.Path == "/token" {
+			fmt.Fprintf(w, `{"access_token":%q,"expires_in":3600}`, oauth)
+			return
+		}
+		answer(w, said)
+	})
+	ways := map[string]func(w http.ResponseWriter, said string){
+		"status": func(w http.ResponseWriter, said string) {
+			w.WriteHeader(418)
+			fmt.Fprint(w, said)
+		},
+		"status, in pieces": func(w http.ResponseWriter, said string) {
+			w.WriteHeader(418)
+			slowly(w, said, 100)
+		},
+		"status, cut by the network": func(w http.ResponseWriter, said string) {
+			w.Header().Set("Content-Length", "4000")
+			w.WriteHeader(418)
+			fmt.Fprint(w, said[:len(said)-20])
+		},
+		"no JSON": func(w http.ResponseWriter, said string) {
+			fmt.Fprint(w, "no "+said[:60])
+			_ = http.NewResponseController(w).Flush()
+			fmt.Fprint(w, said[60:])
+		},
+		"another page":     func(w http.ResponseWriter, said string) { fmt.Fprintf(w, `{"error":%q}`, said) },
+		"something behind": func(w http.ResponseWriter, said string) { fmt.Fprintf(w, `{"r":[]}x%s`, said) },
+		"a next link":      func(w http.ResponseWriter, said string) { fmt.Fprintf(w, `{"r":[],"next":":/%s"}`, said) },
+		"a program": func(w http.ResponseWriter, said string) {
+			fmt.Fprintf(w, `{"r":[],"stop":%q}`, strings.TrimLeft(said, "-"))
+		},
+	}
+	for _, c := range []struct {
+		secret string
+		auth   config.SourceAuth
+	}{
+		{oauth, config.SourceAuth{OAuth2: &config.OAuth2{TokenURL: base + "/token", ClientID: "id", ClientSecret: "client"}}},
+		{bearer, config.SourceAuth{Bearer: config.Secret(bearer)}},
+		{short, config.SourceAuth{Bearer: config.Secret(short)}},
+	} {
+		s := open(t, config.Source{Base: base, Auth: c.auth, Records: ".r[]", Stop: ".stop | if . then . + 1 else false end", Paginate: config.Paginate{NextURL: ".next"}}, Options{})
+		for way, f := range ways {
+			answer = f
+			for _, before := range []int{0, 1, 30, 75, 140, 159, 300, 610, 639, 930, 1000, 1023, 1500} {
+				said = strings.Repeat("-", before) + c.secret + c.secret
+				_, err := tryAll(t, s, nil)
+				if err == nil {
+					t.Fatalf("%s: no error", way)
+				}
+				for i := range len(c.secret) - least {
+					if strings.Contains(err.Error(), c.secret[i:i+least+1]) {
+						t.Fatalf("%s, %d bytes in front of a secret of %d: %v", way, before, len(c.secret), err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A token that has been replaced is still hidden in the answers that come to it, and may not be in a next link.
+func TestOAuth2TokenIsASecret(t *testing.T) {
+	s := newSecrets(&config.Source{})
+	for _, token := range []string{"token-1", "token-2", "token&3"} {
+		s.learn(token)
+	}
+	if got := s.text("token-1 token-2 token&3 token%263"); got != "token-1 [secret] [secret] [secret]" {
+		t.Errorf("shows %s", got)
+	}
+	long := strings.Repeat("t0k3n-", 150)
+	s.learn(long)
+	if got := s.sample([]byte(long+" has ended"), 60); got != "[secret] has ended" {
+		t.Errorf("shows %s: what is said behind a long token is lost", got)
+	}
+	base := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", jsonType)
+		if r.URL.Path == "/token" {
+			fmt.Fprint(w, `{"access_token":"token-1","expires_in":3600}`)
+			return
+		}
+		fmt.Fprint(w, `{"r":[],"next":"/?access_token=token-1"}`)
+	})
+	cfg := config.Source{Base: base, Records: ".r[]", Paginate: config.Paginate{NextURL: ".next"}, Auth: config.SourceAuth{OAuth2: &config.OAuth2{TokenURL: base + "/token"}}}
+	if _, err := tryAll(t, open(t, cfg, Options{}), nil); err == nil || !strings.HasPrefix(err.Error(), "blocked: the link to the next page carries the login in its address") {
+		t.Errorf("a next link with the token: %v", err)
+	}
+}
+
 func TestOAuth2(t *testing.T) {
 	var issued, refused, served atomic.Int64
 	life := 3600

@@ -16,7 +16,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -427,10 +426,7 @@ func (s *Source) patiently(ctx context.Context, r *request, f func(context.Conte
 		e = *ended(ctx)
 		e.Detail += "; the last try: " + detail
 	}
-	if t := s.tokens.secret(); t != "" {
-		e.Detail = strings.ReplaceAll(e.Detail, t, hidden)
-	}
-	e.At = s.describe(r)
+	e.Detail, e.At = s.secrets.detail(e.Detail), s.describe(r)
 	return &e
 }
 

@@ -197,7 +197,7 @@ func (p *splitter) explain(err error) error {
 			what = "the body is " + p.s.secrets.sample([]byte(wrong.kind), 60) + ", not JSON"
 		}
 		if head := p.buf[p.pos:]; len(head) > 0 {
-			what += "; it begins with: " + p.s.secrets.sample(head, 80)
+			what += "; it begins with: " + p.s.secrets.begin(head, 80, !p.eof)
 		} else {
 			what += "; it is empty"
 		}
@@ -294,7 +294,7 @@ func (p *splitter) end() error {
 		return err
 	}
 	if p.pos < len(p.buf) {
-		return failf(KindContent, "something follows the page's JSON at byte %d: %s", p.base+int64(p.pos), p.s.secrets.sample(p.buf[p.pos:], 40))
+		return failf(KindContent, "something follows the page's JSON at byte %d: %s", p.base+int64(p.pos), p.s.secrets.begin(p.buf[p.pos:], 40, !p.eof))
 	}
 	return nil
 }
@@ -468,7 +468,7 @@ func (p *splitter) begins() string {
 	if p.base > 0 {
 		return ""
 	}
-	return "; the page begins with: " + p.s.secrets.sample(p.buf, 160)
+	return "; the page begins with: " + p.s.secrets.begin(p.buf, 160, !p.eof)
 }
 
 // elements takes those of the array at pos as records.

@@ -49,9 +49,10 @@ func (a *answer) statusError() *Error {
 	if text := http.StatusText(a.status); text != "" {
 		detail.WriteString(" " + text)
 	}
-	head := make([]byte, 1024)
-	n, _ := io.ReadFull(&a.body, head) // the status is the failure; a body that cannot be read adds nothing to it
-	if said := s.secrets.sample(head[:n], 160); said != "" {
+	const shown = 160
+	head, err := io.ReadAll(io.LimitReader(&a.body, int64(s.secrets.reach(shown))+1)) // one more: whether it goes on
+	// The status is the failure; a body that cannot be read adds nothing to it.
+	if said := s.secrets.begin(head, shown, err != nil); said != "" {
 		detail.WriteString(": " + said)
 	}
 	switch {
