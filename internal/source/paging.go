@@ -268,10 +268,7 @@ func (s *Source) follow(to, from *position, pg *page, link string) error {
 	if k := s.cfg.Auth.APIKey; k != nil && k.Query != "" {
 		u.RawQuery = withoutParameter(u.RawQuery, k.Query)
 	}
-	text := u.String()
-	if s.client.isOwn(u) {
-		text = u.RequestURI()
-	}
+	text := s.short(u)
 	if s.secrets.text(text) != text {
 		return failf(KindBlocked, "the link to the next page carries the login in its address")
 	}
@@ -282,7 +279,7 @@ func (s *Source) follow(to, from *position, pg *page, link string) error {
 	if loop == nil { // the first page is part of the trail too
 		if first, err := s.build(from); err == nil {
 			first.url.RawQuery = s.loginless(first.url.RawQuery)
-			loop, _ = loop.step(first.url.RequestURI())
+			loop, _ = loop.step(s.short(first.url))
 		}
 	}
 	if text == from.URL {
@@ -294,6 +291,14 @@ func (s *Source) follow(to, from *position, pg *page, link string) error {
 	}
 	to.URL, to.Loop = text, loop
 	return empties(to)
+}
+
+// short is u without the source's own origin, unless a path that begins with // would then be read as another one.
+func (s *Source) short(u *url.URL) string {
+	if text := u.RequestURI(); s.client.isOwn(u) && !strings.HasPrefix(text, "//") {
+		return text
+	}
+	return u.String()
 }
 
 func (s *Source) loginless(query string) string {

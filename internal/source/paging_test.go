@@ -72,6 +72,13 @@ func TestPagination(t *testing.T) {
 			}
 			fmt.Fprintf(w, `{"links":{"next":%s},"data":%s}`, next, rows(at, upTo(at+3)))
 		}},
+		{"next_url with an empty step", config.Source{Records: ".data[]", Paginate: config.Paginate{NextURL: ".next"}}, 4, func(w http.ResponseWriter, r *http.Request) {
+			at, next := number(r.FormValue("at"), 0), "null"
+			if at+3 < total {
+				next = fmt.Sprintf(`"http://%s//v1/things?at=%d"`, r.Host, at+3)
+			}
+			fmt.Fprintf(w, `{"next":%s,"data":%s}`, next, rows(at, upTo(at+3)))
+		}},
 		{"cursor in query, records before it", config.Source{Records: ".data[]", Query: config.Params{"limit": "4"}, Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".meta.next", Into: "query.after"}}}, 3, func(w http.ResponseWriter, r *http.Request) {
 			if r.FormValue("limit") != "4" {
 				http.Error(w, "limit lost", 400)
@@ -578,6 +585,7 @@ func FuzzPaging(f *testing.F) {
 	f.Add([]byte(`{"n":"//evil.example/x","next":"http:\\\\evil"}`), "", 0)
 	f.Add([]byte(`{"n":"\ud800","links":{"next":{"href":"?\u0000"}},"t":1e3}`), "x", 1)
 	f.Add([]byte(`[]`), "", 1)
+	f.Add([]byte(`{"n":"http://localhost:8080//x/y"}`), `<//localhost:8080//x>; rel=next`, 1)
 	var sources []*Source
 	for _, p := range []config.Paginate{
 		{},
