@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -118,7 +119,7 @@ type value struct {
 	unit   time.Duration
 	number *big.Rat // when small does not do
 	small  int64
-	exact  bool // small is the number
+	exact  bool // small is the number, or that which the text writes
 	text   string
 }
 
@@ -175,7 +176,11 @@ func (n *incremental) decode(raw []byte) (v value, ok bool) {
 	if v, ok := decodeDate(text); ok {
 		return v, true
 	}
-	return value{order: byText, text: text}, text != ""
+	v = value{order: byText, text: text}
+	if i, err := strconv.ParseInt(text, 10, 64); err == nil {
+		v.small, v.exact = i, true
+	}
+	return v, text != ""
 }
 
 func decodeTime(text string) (value, bool) {
@@ -221,16 +226,15 @@ func (v *value) compare(w *value) int {
 	switch {
 	case v.order == byTime:
 		return v.time.Compare(w.time)
+	case v.exact && w.exact:
+		return cmp.Compare(v.small, w.small)
+	case v.order == byText && v.exact != w.exact: // whole numbers before all else: one order for a field that mixes them
+		if v.exact {
+			return -1
+		}
+		return 1
 	case v.order == byText:
 		return strings.Compare(v.text, w.text)
-	case v.exact && w.exact:
-		switch {
-		case v.small < w.small:
-			return -1
-		case v.small > w.small:
-			return 1
-		}
-		return 0
 	}
 	return v.rat().Cmp(w.rat())
 }

@@ -48,6 +48,10 @@ func TestMarkNotation(t *testing.T) {
 		{"number", config.Incremental{Type: "number"}, `9 10 9007199254740993 9007199254740992`, "9007199254740993"},
 		{"large numbers", config.Incremental{}, `12345678901234567890123 12345678901234567890124 1e3`, "12345678901234567890124"},
 		{"text", config.Incremental{Type: "string"}, `"b" "ab" "B"`, "b"},
+		{"auto, whole numbers as text", config.Incremental{}, `"98" "99" "100" "-5" "0101" "012"`, "0101"},
+		{"auto, text", config.Incremental{}, `"b" "12a" "9" "100" "ab"`, "b"},
+		{"auto, text that may be a number", config.Incremental{}, `"9" "12a" "100" "0f"`, "12a"},
+		{"text of digits, type said", config.Incremental{Type: "string"}, `"98" "99" "100"`, "99"},
 		{"auto unix", config.Incremental{Overlap: hour}, `1700000000 1700003600`, "1700000000"},
 		{"auto unix_ms", config.Incremental{Overlap: hour}, `1700000000000`, "1699996400000"},
 		{"what has no place moves nothing", config.Incremental{Type: "rfc3339"}, `"2024-01-01T10:00:00Z" "zzz" null {} 7 true "2024-13-01T10:00:00Z"`, "2024-01-01T10:00:00Z"},
@@ -217,6 +221,45 @@ func TestMarkOverlap(t *testing.T) {
 		p = readAll(t, s, p.cursor)
 		if len(p.data) != 0 || p.seen != 7 { // 94 to 99, and 104
 			t.Errorf("%v, %d seen", p.data, p.seen)
+		}
+	}
+}
+
+// Numbers that are written as text grow as numbers: what is new is published once.
+func TestMarkNumbersAsText(t *testing.T) {
+	most := 99
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		var page []string
+		for at := number(r.FormValue("since"), 98); at <= most; at++ {
+			page = append(page, fmt.Sprintf(`{"id":%d,"at":"%d"}`, at, at))
+		}
+		fmt.Fprintf(w, `[%s]`, strings.Join(page, ","))
+	})
+	s := open(t, config.Source{Base: url, Key: ".id", Incremental: inc(config.Incremental{})}, Options{})
+	p := readAll(t, s, nil)
+	for _, want := range []int{2, 0} {
+		most = 101
+		if p = readAll(t, s, p.cursor); len(p.data) != want || p.seen != 1 {
+			t.Errorf("%v, %d seen; want %d new", p.data, p.seen, want)
+		}
+	}
+}
+
+// Values of one order are in one order, however a field mixes them.
+func TestMarkOrderIsTotal(t *testing.T) {
+	n := &incremental{kind: "auto"}
+	sorted := []string{"-5", "0", "7", "007", "12", "9223372036854775807", "0x10", "1.5", "12a", "7a", "9223372036854775808", "a"}
+	for i, a := range sorted {
+		for j, b := range sorted {
+			v, _ := n.decode(quote(a))
+			w, _ := n.decode(quote(b))
+			want := max(-1, min(i-j, 1))
+			if strings.TrimLeft(a, "0") == strings.TrimLeft(b, "0") {
+				want = 0
+			}
+			if got := v.compare(&w); got != want {
+				t.Errorf("%s and %s compare as %d, want %d", a, b, got, want)
+			}
 		}
 	}
 }
