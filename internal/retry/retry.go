@@ -45,7 +45,7 @@ func (e *permanentError) Error() string { return e.err.Error() }
 func (e *permanentError) Unwrap() error { return e.err }
 
 // An AfterError says that the other side asked to be left alone for Wait. Do obeys it exactly, without jitter, when
-// Wait is within the policy's MaxAfter.
+// Wait is within the policy's MaxAfter. When Wait is 0, or over already, the policy's own wait holds.
 type AfterError struct {
 	Err  error
 	Wait time.Duration
@@ -92,7 +92,9 @@ func Do(ctx context.Context, p Policy, f func(ctx context.Context) error) error 
 			if after.Wait > p.maxAfter() {
 				return err
 			}
-			wait = after.Wait
+			if after.Wait > 0 { // at once, try after try, would be a burst
+				wait = after.Wait
+			}
 		}
 		if p.OnRetry != nil {
 			p.OnRetry(try, wait, err)

@@ -73,6 +73,19 @@ func TestAfterIsObeyedExactly(t *testing.T) {
 	})
 }
 
+// Who may come back at once does so with the waits of the policy, not in a burst.
+func TestAfterZeroWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		err := retry.Do(t.Context(), retry.Policy{Retries: 50}, func(context.Context) error {
+			return retry.After(errFlaky, 0)
+		})
+		if took := time.Since(start); err == nil || took < time.Minute {
+			t.Errorf("%v after 50 retries in %s", err, took)
+		}
+	})
+}
+
 func TestWaitsStayUnderTheirCeilings(t *testing.T) {
 	p := retry.Policy{Base: 100 * time.Millisecond, Max: time.Second}
 	for try := 1; try < 80; try++ {
