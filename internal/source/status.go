@@ -68,7 +68,7 @@ func (a *answer) statusError() *Error {
 	}
 	e.again = statusVerdict(a.status, s.cfg.On) == verdictRetry
 	wait, asked := parseRetryAfter(a.header.Get("Retry-After"), a.header.Get("Date"), time.Now())
-	if a.status == http.StatusTooManyRequests || asked && a.status == http.StatusServiceUnavailable {
+	if a.status == http.StatusTooManyRequests || asked && (e.again || a.status == http.StatusServiceUnavailable) {
 		e.Kind = KindRateLimited
 		if asked {
 			e.RetryAt = time.Now().Add(wait)

@@ -98,6 +98,10 @@ func TestTime(t *testing.T) {
 		{name: "Retry-After by another clock", cfg: config.Source{Retries: 5}, serve: script(status(503, "", "Date", "Mon, 01 Jan 2035 10:00:00 GMT", "Retry-After", "Mon, 01 Jan 2035 10:00:09 GMT"), good), took: 9 * time.Second, retries: []string{"503"}},
 		{name: "Retry-After at the limit", cfg: config.Source{Retries: 5, RetryAfter: 60 * second}, serve: script(status(429, "", "Retry-After", "60"), good), took: time.Minute, retries: []string{"429"}},
 		{name: "Retry-After beyond the limit", cfg: config.Source{Retries: 5, RetryAfter: 60 * second}, serve: status(429, "", "Retry-After", "61"), want: "rate_limited: status 429 Too Many Requests; asks to come back in 1m1s"},
+		{name: "Retry-After of a status that is said to be tried again", cfg: config.Source{Retries: 5, On: map[int]string{403: "retry"}}, serve: script(status(403, "", "Retry-After", "17"), good), took: 17 * time.Second, retries: []string{"403"}},
+		{name: "Retry-After of a status that is said to be tried again, beyond the limit", cfg: config.Source{Retries: 5, RetryAfter: 60 * second, On: map[int]string{403: "retry"}}, serve: status(403, "", "Retry-After", "61"), want: "rate_limited: status 403 Forbidden; asks to come back in 1m1s"},
+		{name: "Retry-After of any status that may pass", cfg: config.Source{Retries: 5}, serve: script(status(502, "", "Retry-After", "9"), good), took: 9 * time.Second, retries: []string{"502"}},
+		{name: "Retry-After of a status that fails", cfg: config.Source{Retries: 5}, serve: status(403, "", "Retry-After", "17"), want: "status: status 403 Forbidden"},
 		{name: "429 without Retry-After", cfg: config.Source{Retries: 1}, serve: status(429, ""), want: "rate_limited: status 429 Too Many Requests", took: -1, atMost: time.Second, retries: []string{"429"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
