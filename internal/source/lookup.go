@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"ferry/internal/jq"
@@ -189,6 +190,12 @@ func tokenLength(s string) int {
 
 func isWord(c byte) bool {
 	return c == '_' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z'
+}
+
+// needsObject says whether an expression provably looks at nothing but members by their names.
+func needsObject(src string) bool {
+	paths, ok := plain(src)
+	return ok && len(paths) > 0 && !slices.ContainsFunc(paths, fitsArray)
 }
 
 // fitsArray says whether a path makes sense where the page is an array.

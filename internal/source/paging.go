@@ -55,7 +55,7 @@ func (p *page) hasEnvelope(key, src string) error {
 	switch {
 	case p.ndjson:
 		return failf(KindContent, "the page is NDJSON, which has no place for %s %s", key, src)
-	case len(p.envelope) > 0 && jsonscan.KindOf(p.envelope[0]) == jsonscan.Array && strings.TrimSpace(src) != "." && !strings.HasPrefix(src, ".["):
+	case len(p.envelope) > 0 && jsonscan.KindOf(p.envelope[0]) == jsonscan.Array && needsObject(src):
 		return failf(KindContent, "the page is an array, which has no place for %s %s", key, src)
 	}
 	return nil

@@ -184,6 +184,10 @@ func TestPagination(t *testing.T) {
 			at := number(r.FormValue("page"), 0) - 1
 			fmt.Fprintf(w, `{"r":%s}`, rows(upTo(at*4), upTo(at*4+4)))
 		}},
+		{"stop looks at an array", config.Source{Stop: "length < 4", Paginate: config.Paginate{Page: &config.PagePaging{Start: 1}}}, 3, func(w http.ResponseWriter, r *http.Request) {
+			at := number(r.FormValue("page"), 0) - 1
+			fmt.Fprint(w, rows(upTo(at*4), upTo(at*4+4)))
+		}},
 		{"empty pages with a next token", config.Source{Records: ".r[]", Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}}}, 23, func(w http.ResponseWriter, r *http.Request) {
 			n := number(r.FormValue("t"), 0)
 			at := 0
@@ -353,13 +357,14 @@ func TestPaginationRefuses(t *testing.T) {
 			}
 		})
 	}
-	for _, c := range []struct{ name, contentType, page, want string }{
-		{"array", jsonType, `[1]`, "content: the page is an array, which has no place for paginate.next_url .next"},
-		{"lines", "application/x-ndjson", "1\n2", "content: the page is NDJSON, which has no place for paginate.next_url .next"},
+	for _, c := range []struct{ name, contentType, page, stop, want string }{
+		{"array", jsonType, `[1]`, "", "content: the page is an array, which has no place for paginate.next_url .next"},
+		{"array, stop", jsonType, `[1]`, ".more | not", "content: the page is an array, which has no place for stop .more | not"},
+		{"lines", "application/x-ndjson", "1\n2", "", "content: the page is NDJSON, which has no place for paginate.next_url .next"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			url := serve(t, reply(c.contentType, c.page))
-			_, err := tryAll(t, open(t, config.Source{Base: url, Paginate: config.Paginate{NextURL: ".next"}}, Options{}), nil)
+			_, err := tryAll(t, open(t, config.Source{Base: url, Stop: c.stop, Paginate: config.Paginate{NextURL: ".next"}}, Options{}), nil)
 			if err == nil || err.Error() != c.want+" (GET "+url+")" {
 				t.Errorf("error %v, want %s", err, c.want)
 			}
