@@ -130,7 +130,7 @@ func TestInFlightIsShown(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() {
-		resp, err := http.Post(a.URL()+"/v1/pipelines/p/process", "", nil) //nolint:noctx // ends with the test
+		resp, err := http.Post(a.URL()+"/v1/pipelines/p/process", "", nil)
 		if err == nil {
 			err = resp.Body.Close()
 		}

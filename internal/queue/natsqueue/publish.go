@@ -377,12 +377,14 @@ func (g *group) plain(entries []*entry) {
 		acks[k], unsent[k] = g.send(e)
 	}
 	for k, e := range entries {
-		errs := make([]error, len(acks[k]))
-		for i, ack := range acks[k] {
+		var errs []error
+		for _, ack := range acks[k] {
+			var err error
 			select {
 			case <-ack.Ok():
-			case errs[i] = <-ack.Err():
+			case err = <-ack.Err():
 			}
+			errs = append(errs, err)
 		}
 		if unsent[k] != nil {
 			errs = append(errs, unsent[k])
