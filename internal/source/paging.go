@@ -293,12 +293,16 @@ func (s *Source) follow(to, from *position, pg *page, link string) error {
 	return empties(to)
 }
 
-// short is u without the source's own origin, unless a path that begins with // would then be read as another one.
+// short is u without the source's own origin. A path that begins with // would then be read as another one, and keeps it.
 func (s *Source) short(u *url.URL) string {
-	if text := u.RequestURI(); s.client.isOwn(u) && !strings.HasPrefix(text, "//") {
-		return text
+	if !s.client.isOwn(u) {
+		return u.String()
 	}
-	return u.String()
+	text := u.RequestURI()
+	if strings.HasPrefix(text, "//") {
+		text = s.client.base.Scheme + "://" + s.client.base.Host + text
+	}
+	return text
 }
 
 func (s *Source) loginless(query string) string {

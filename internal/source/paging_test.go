@@ -590,7 +590,7 @@ func FuzzPaging(f *testing.F) {
 	f.Add([]byte(`{"n":"//evil.example/x","next":"http:\\\\evil"}`), "", 0)
 	f.Add([]byte(`{"n":"\ud800","links":{"next":{"href":"?\u0000"}},"t":1e3}`), "x", 1)
 	f.Add([]byte(`[]`), "", 1)
-	f.Add([]byte(`{"n":"http://localhost:8080//x/y"}`), `<//localhost:8080//x>; rel=next`, 1)
+	f.Add([]byte(`{"n":"http://localhost:8080//x/y"}`), `<//LOCALHOST:8080//x>; rel=next`, 1)
 	var sources []*Source
 	for _, p := range []config.Paginate{
 		{},
