@@ -296,9 +296,10 @@ func TestWaitRunAsksAgain(t *testing.T) {
 		t.Errorf("WaitRun cut short = %+v, %v", r, err)
 	}
 	// A look with a deadline, as ferry run takes it for its progress, tells how far the run is.
+	svc.now = api.Run{ID: "r1", Status: "running", TotalHint: 7}
 	svc.wait = func(server context.Context) api.Run {
 		<-server.Done()
-		return api.Run{ID: "r1", Status: "running", TotalHint: 7}
+		return svc.now
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -310,6 +311,9 @@ func TestWaitRunAsksAgain(t *testing.T) {
 type waits struct {
 	said
 	wait func(ctx context.Context) api.Run
+	now  api.Run // when there is no time to wait
 }
+
+func (w *waits) Run(context.Context, string) (api.Run, error) { return w.now, nil }
 
 func (w *waits) WaitRun(ctx context.Context, _ string) (api.Run, error) { return w.wait(ctx), nil }
