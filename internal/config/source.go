@@ -11,7 +11,7 @@ type Source struct {
 	Headers     map[string]Secret `yaml:"headers" doc:"Request headers. Their values are kept out of logs."`
 	Auth        SourceAuth        `yaml:"auth" doc:"How to log in: none, bearer, basic, api_key or oauth2."`
 	Format      string            `yaml:"format" default:"auto" enum:"auto|json|ndjson" doc:"What the body holds. auto goes by its content type."`
-	Records     string            `yaml:"records" check:"jqpath" example:".data[]" doc:"jq path to the records in a page. Absent: found by itself (the array at the top, or the only array of objects in the top object, or the value itself)."`
+	Records     string            `yaml:"records" check:"jqpath" example:".data[]" doc:"jq path to the records in a page. Absent: found by itself (the array at the top, or the only array of objects in the top object, or the value itself; a page with an error and no records is a failure)."`
 	Key         string            `yaml:"key" check:"jqpath" example:".id" doc:"jq path to a record's key. Absent: the content is the key."`
 	Paginate    Paginate          `yaml:"paginate" doc:"How pages follow each other: none, auto, link_header, next_url, cursor, page or offset."`
 	Stop        string            `yaml:"stop" check:"jq" example:".has_more == false" doc:"jq on the page: true ends the reading after this page, beside any pagination."`

@@ -128,6 +128,11 @@ func TestBadAnswers(t *testing.T) {
 		{"program fails", config.Source{Records: ".a | map(.b)[]"}, reply(jsonType, `{"a":3}`), `content: records .a | map(.b)[] fails on the page: cannot iterate over: number (3); the page begins with: {"a":3}`},
 		{"lines begin with what is no line", config.Source{Format: "ndjson"}, reply(jsonType, "id,name\n1,a\n"), "content: the body is not JSON; it begins with: id,name 1,a"},
 		{"first line broken", config.Source{Format: "ndjson"}, reply(jsonType, "2024,a\n"), "content: the body is not valid JSON: something follows the value in its line at byte 4"},
+		// Errors with status 200
+		{"errors in place of records", config.Source{}, reply(jsonType, `{"data":null,"errors":[{"message":"throttled"}],"extensions":{"cost":7}}`), `content: the page tells of an error and has no records; if it is in order all the same, set records: .errors[]; the page begins with: {"data":null,"errors":[{"message":"throttled"}],"extensions":{"cost":7}}`},
+		{"errors beside no records", config.Source{}, reply(jsonType, `{"items":[ ],"errors":["a"],"links":[{"rel":"self"}]}`), `content: the page tells of an error and has no records; if it is in order all the same, set records: .items[]; the page begins with: {"items":[ ],"errors":["a"],"links":[{"rel":"self"}]}`},
+		{"an error and nothing else", config.Source{}, reply(jsonType, `{"error":{"code":403}}`), `content: the page tells of an error and has no records; if it is in order all the same, set records: .; the page begins with: {"error":{"code":403}}`},
+		{"an error beside nothings", config.Source{}, reply(jsonType, `{"ok":false,"\u0065rror":"not_authed","more":[ ],"x":"","meta":{ },"y":null}`), `content: the page tells of an error and has no records; if it is in order all the same, set records: .; the page begins with: {"ok":false,"\u0065rror":"not_authed","more":[ ],"x":"","meta":{ },"y":null}`},
 		// Limits
 		{"wire", limits(config.SourceLimits{Wire: 1000}), reply(jsonType, "["+strings.Repeat("1,", 5000)+"1]"), "limit: the body is larger than limits.wire (1000 bytes)"},
 		{"inflated", limits(config.SourceLimits{Inflated: 100_000}), packed("gzip", gzipped("["+strings.Repeat(" ", 2_000_000)+"1]")), "limit: the body is larger than limits.inflated (100000 bytes)"},

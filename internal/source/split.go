@@ -255,10 +255,9 @@ func (p *splitter) page(ctx context.Context) error {
 	case r.program != nil:
 		err = p.run(ctx)
 	case r.auto && kind == jsonscan.Object:
-		if name, ok := p.choose(); ok {
-			err = p.walk([]jsonscan.Step{{Key: name}, {Each: true}}, false)
-		} else {
-			err = p.walk(nil, false)
+		var steps []jsonscan.Step
+		if steps, err = p.choose(); err == nil {
+			err = p.walk(steps, false)
 		}
 	default:
 		err = p.walk(r.steps, why == "" && p.s.keep && !p.single)
@@ -329,40 +328,68 @@ var commonNames = map[string]bool{
 	"value": true, "objects": true, "content": true, "list": true, "elements": true, "hits": true,
 }
 
+// complaints are names under which APIs tell of errors, with status 200 too: GraphQL, JSON:API, Cloudflare, Slack.
+var complaints = map[string]bool{"error": true, "errors": true}
+
 // choose finds the records of the object in the window, when nothing says where they are: in the one array of objects that
 // has a common name; in the one that has such a name and is empty, as on the last page, whatever lies beside it; or in the
-// only array of objects. Where there is none, the object itself is the record.
-func (p *splitter) choose() (name string, ok bool) {
+// only array of objects. Where there is none, the object itself is the record. A page that tells of an error and has no
+// records is a failure (invariant 9), unless records says otherwise.
+func (p *splitter) choose() ([]jsonscan.Step, error) {
 	var full, common, empty []string
+	complaint, more := false, false // is there an error, and anything else that is not empty?
 	w := jsonscan.Walk(p.envelope, 0, jsonscan.MaxDepth)
 	for w.Next() {
 		v := w.Value()
-		if v[0] != '[' {
-			continue
-		}
 		key, err := jsonscan.Unquote(w.Key())
 		if err != nil {
 			continue
 		}
-		switch c := v[jsonscan.SkipSpace(v, 1)]; {
-		case c == '{':
+		c := v[0]
+		if isContainer(c) {
+			c = v[jsonscan.SkipSpace(v, 1)]
+		}
+		switch {
+		case isEmptyValue(v) || c == ']' || c == '}':
+			if v[0] == '[' && commonNames[key] {
+				empty = append(empty, key)
+			}
+			continue
+		case v[0] == '[' && c == '{':
 			full = append(full, key)
 			if commonNames[key] {
 				common = append(common, key)
 			}
-		case c == ']' && commonNames[key]:
-			empty = append(empty, key)
 		}
+		if complaints[key] {
+			complaint = true
+		} else {
+			more = true
+		}
+	}
+	in := func(name string) ([]jsonscan.Step, error) {
+		return []jsonscan.Step{{Key: name}, {Each: true}}, nil
+	}
+	fails := func(records string) ([]jsonscan.Step, error) {
+		return nil, failf(KindContent, "the page tells of an error and has no records; if it is in order all the same, set records: %s%s", records, p.begins())
 	}
 	switch {
 	case len(common) == 1:
-		return common[0], true
+		return in(common[0])
 	case len(common) == 0 && len(empty) == 1:
-		return empty[0], true
+		if complaint {
+			return fails("." + empty[0] + "[]")
+		}
+		return in(empty[0])
 	case len(full) == 1:
-		return full[0], true
+		if complaints[full[0]] {
+			return fails("." + full[0] + "[]")
+		}
+		return in(full[0])
+	case complaint && !more:
+		return fails(".")
 	}
-	return "", false
+	return nil, nil
 }
 
 // walk follows the path to the records. What lies beside it is kept as the envelope when keep is set, and bounded in any
