@@ -165,6 +165,10 @@ func (f *fake) Replay(_ context.Context, pipeline string, positions []int64) (Re
 	return Replayed{Pipeline: pipeline, Read: len(positions)}, f.call("Replay", pipeline, positions)
 }
 
+func (f *fake) Discard(_ context.Context, pipeline string, positions []int64) (Discarded, error) {
+	return Discarded{Pipeline: pipeline, Discarded: len(positions)}, f.call("Discard", pipeline, positions)
+}
+
 func (f *fake) Subscribe(ctx context.Context) <-chan Update {
 	if f.subscribe != nil {
 		return f.subscribe(ctx)

@@ -46,6 +46,8 @@ type Service interface {
 	Dead(ctx context.Context, pipeline string, from int64, limit int) ([]DeadLetter, error)
 	// Replay sends dead letters through the pipeline again: those at the given positions, or all when none is given.
 	Replay(ctx context.Context, pipeline string, positions []int64) (Replayed, error)
+	// Discard takes dead letters out for good: those at the given positions, or all when none is given.
+	Discard(ctx context.Context, pipeline string, positions []int64) (Discarded, error)
 
 	// Instances lists those that share the state store, by name, and what each is about.
 	Instances(ctx context.Context) ([]Instance, error)
@@ -191,8 +193,14 @@ type Replayed struct {
 	Read      int    `json:"read"`
 	Published int    `json:"published"`
 	Filtered  int    `json:"filtered"`
-	Dead      int    `json:"dead" doc:"Still dead: they are back among the dead letters with the new reason."`
+	Dead      int    `json:"dead" doc:"Still dead: they are dead letters again, with the new reason, or, where the queue deduplicates, as they were."`
 	Cut       int    `json:"cut" doc:"Left as they are, for only a text of the record's beginning was kept: mend the cause and pull them again, for example with the cursor set back."`
+}
+
+// Discarded counts the dead letters that were taken out for good.
+type Discarded struct {
+	Pipeline  string `json:"pipeline"`
+	Discarded int    `json:"discarded"`
 }
 
 // Instance is one of those that share the state store.

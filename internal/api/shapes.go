@@ -77,6 +77,12 @@ type ReplayRequest struct {
 	Positions []int64 `json:"positions,omitempty" nullable:"false" maxItems:"10000" doc:"Which dead letters; absent: all of them."`
 }
 
+// DiscardRequest is the body of POST /v1/pipelines/{name}/dead/discard. One of the two has to be there.
+type DiscardRequest struct {
+	Positions []int64 `json:"positions,omitempty" nullable:"false" minItems:"1" maxItems:"10000" doc:"Which dead letters."`
+	All       bool    `json:"all,omitempty" doc:"All of the pipeline's."`
+}
+
 // Alive is the answer of GET /livez and GET /readyz.
 type Alive struct {
 	Status  string `json:"status" enum:"ok"`

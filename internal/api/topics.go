@@ -156,7 +156,7 @@ func (h *Handler) registerDead(rt *router) {
 		id: "replay-dead-letters", method: http.MethodPost, path: "/v1/pipelines/{name}/dead/replay", tag: tagDead, role: roleAdmin,
 		summary: "Replay dead letters",
 		description: "Sends dead letters through the pipeline again: those at the positions, or all of them. Those that fail again are " +
-			"back among the dead letters with the new reason. Those of which only the beginning was kept are left as they are.",
+			"dead letters again, with the new reason (where the queue deduplicates, as they were). Those of which only the beginning was kept are left as they are.",
 		says: "What became of them.", example: Replayed{Pipeline: "orders", Read: 2, Published: 1, Dead: 1}, request: ReplayRequest{Positions: []int64{7}},
 		problems: []Code{CodeQueue, CodeQueueFull, CodeConflict, CodeStopping},
 	}, func(ctx context.Context, in *struct {
@@ -172,6 +172,24 @@ func (h *Handler) registerDead(rt *router) {
 			}
 		}
 		return reply(h.svc.Replay(ctx, in.Name, positions))
+	})
+
+	typed(rt, operation{
+		id: "discard-dead-letters", method: http.MethodPost, path: "/v1/pipelines/{name}/dead/discard", tag: tagDead, role: roleAdmin,
+		summary:     "Discard dead letters",
+		description: "Takes dead letters out for good: those at the positions, or all of them when all is true.",
+		says:        "How many there were.", example: Discarded{Pipeline: "orders", Discarded: 1}, request: DiscardRequest{Positions: []int64{7}},
+		problems: []Code{CodeQueue, CodeConflict, CodeStopping},
+	}, func(ctx context.Context, in *struct {
+		PipelinePath
+		Repeatable
+		Body DiscardRequest
+	},
+	) (*body[Discarded], error) {
+		if in.Body.All == (len(in.Body.Positions) > 0) {
+			return nil, invalid("body.positions", "expected positions, or all: true, and not both")
+		}
+		return reply(h.svc.Discard(ctx, in.Name, in.Body.Positions))
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"ferry/internal/api"
-	"ferry/internal/pipeline"
 	"ferry/internal/queue"
 	"ferry/internal/record"
 )
@@ -39,7 +38,7 @@ func (a *App) Dead(ctx context.Context, pipeline string, from int64, limit int) 
 			}
 			view := recordView(topic, &stored[i])
 			reason := stored[i].Header(record.HeaderDeadReason)
-			if isCut(&stored[i]) {
+			if isCut(&stored[i].Record) {
 				reason += "; only its beginning was kept, which cannot be replayed: mend the cause and pull it again, for example with the cursor set back"
 			}
 			out = append(out, api.DeadLetter{
@@ -53,7 +52,7 @@ func (a *App) Dead(ctx context.Context, pipeline string, from int64, limit int) 
 
 // isCut tells whether a letter holds only a text of its record's beginning. It stays a letter: published, it would pass
 // for the record.
-func isCut(l *queue.Stored) bool { return l.Header(record.HeaderDeadSize) != "" }
+func isCut(l *record.Record) bool { return l.Header(record.HeaderDeadSize) != "" }
 
 // remover is what a queue can do that lets single records be taken out of a topic for good.
 type remover interface {
@@ -61,45 +60,71 @@ type remover interface {
 	Remove(ctx context.Context, topic string, positions ...int64) error
 }
 
-// replayBatch is how many dead letters are sent again at once.
-const replayBatch = 100
+// deadBatch is how many dead letters are held and settled at once.
+const deadBatch = 100
 
 // Replay sends dead letters through the pipeline again. They are taken out of the dead letters only after what became
 // of them is durable: a crash in between replays some a second time, with the same ids.
 func (a *App) Replay(ctx context.Context, pipeline string, positions []int64) (api.Replayed, error) {
-	p, err := a.pipeline(pipeline)
-	if err != nil {
-		return api.Replayed{}, err
-	}
 	out := api.Replayed{Pipeline: pipeline}
-	topic := queue.DeadTopic(p.Topic())
-	taker, ok := a.queue.(remover)
-	if !ok {
-		if len(positions) > 0 {
-			return out, &api.Error{Code: api.CodeInvalid, Detail: "this queue hands dead letters out one after the other; replay them all, or receive and acknowledge single ones"}
-		}
-		err := a.replayReceived(ctx, p, topic, &out)
-		return out, err
-	}
-	if len(positions) == 0 {
-		err := a.replayAll(ctx, p, taker, topic, &out)
-		return out, err
-	}
-	letters, err := a.letters(ctx, pipeline, topic, positions)
-	if err != nil {
-		return out, err
-	}
-	for some := range slices.Chunk(letters, replayBatch) {
-		if err := a.replay(ctx, p, taker, topic, some, &out); err != nil {
-			return out, err
-		}
-	}
-	return out, nil
+	err := a.takeOut(ctx, pipeline, positions, func(ctx context.Context, p *pipe, letters []record.Record) ([]bool, error) {
+		return a.carryAgain(ctx, p, letters, &out)
+	})
+	return out, err
 }
 
-// replayAll replays the letters that there are now, batch after batch: there may be more than fit into memory
-// (invariant 7).
-func (a *App) replayAll(ctx context.Context, p *pipe, taker remover, topic string, out *api.Replayed) error {
+// Discard takes dead letters out for good.
+func (a *App) Discard(ctx context.Context, pipeline string, positions []int64) (api.Discarded, error) {
+	out := api.Discarded{Pipeline: pipeline}
+	err := a.takeOut(ctx, pipeline, positions, func(_ context.Context, _ *pipe, letters []record.Record) ([]bool, error) {
+		out.Discarded += len(letters)
+		return make([]bool, len(letters)), nil
+	})
+	return out, err
+}
+
+// settle does what is to be done with a batch of letters before they are taken out, and says which of them stay.
+type settle func(ctx context.Context, p *pipe, letters []record.Record) (stays []bool, err error)
+
+// takeOut takes a pipeline's dead letters out, those at the positions or all, as f settles them. It holds one batch of
+// them at a time: there may be more than fit into memory (invariant 7).
+func (a *App) takeOut(ctx context.Context, pipeline string, positions []int64, f settle) error {
+	p, err := a.pipeline(pipeline)
+	if err != nil {
+		return err
+	}
+	topic := queue.DeadTopic(p.Topic())
+	taker, ok := a.queue.(remover)
+	switch {
+	case !ok && len(positions) > 0:
+		return &api.Error{Code: api.CodeInvalid, Detail: "this queue hands dead letters out one after the other; take all of them, or receive and acknowledge single ones"}
+	case !ok:
+		return a.takeReceived(ctx, p, topic, f)
+	case len(positions) == 0:
+		return a.takeAll(ctx, p, taker, topic, f)
+	}
+	positions = slices.Compact(slices.Sorted(slices.Values(positions)))
+	for _, at := range positions { // all have to be there before one is touched
+		if _, err := a.letter(ctx, p.Name(), topic, at); err != nil {
+			return err
+		}
+	}
+	for some := range slices.Chunk(positions, deadBatch) {
+		letters := make([]queue.Stored, len(some))
+		for i, at := range some {
+			if letters[i], err = a.letter(ctx, p.Name(), topic, at); err != nil {
+				return err
+			}
+		}
+		if err := a.takeSome(ctx, p, taker, topic, letters, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeAll takes out the letters that there are now.
+func (a *App) takeAll(ctx context.Context, p *pipe, taker remover, topic string, f settle) error {
 	stats, err := a.queue.Stats(ctx, topic)
 	if errors.Is(err, queue.ErrNoTopic) {
 		return nil
@@ -109,7 +134,7 @@ func (a *App) replayAll(ctx context.Context, p *pipe, taker remover, topic strin
 	}
 	// Up to the present last one: what fails again goes behind it and is not replayed in circles.
 	for from := int64(0); from <= stats.Last; {
-		stored, err := a.browse(ctx, topic, from, replayBatch)
+		stored, err := a.browse(ctx, topic, from, deadBatch)
 		if err != nil {
 			return problem(fmt.Errorf("read dead letters: %w", err))
 		}
@@ -120,72 +145,44 @@ func (a *App) replayAll(ctx context.Context, p *pipe, taker remover, topic strin
 		letters := slices.DeleteFunc(stored, func(l queue.Stored) bool {
 			return l.Position > stats.Last || l.Header(record.HeaderPipeline) != p.Name()
 		})
-		if err := a.replay(ctx, p, taker, topic, letters, out); err != nil {
+		if err := a.takeSome(ctx, p, taker, topic, letters, f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// replay sends letters through the pipeline again and takes them out. Those that were cut are left.
-func (a *App) replay(ctx context.Context, p *pipe, taker remover, topic string, letters []queue.Stored, out *api.Replayed) error {
-	var records []record.Record
-	var places []int64
+func (a *App) takeSome(ctx context.Context, p *pipe, taker remover, topic string, letters []queue.Stored, f settle) error {
+	records := make([]record.Record, len(letters))
 	for i := range letters {
-		if isCut(&letters[i]) {
-			out.Read++
-			out.Cut++
-			continue
-		}
-		records, places = append(records, letters[i].Record), append(places, letters[i].Position)
+		records[i] = letters[i].Record
 	}
-	if len(records) == 0 {
+	stays, err := f(ctx, p, records)
+	if err != nil {
+		return err
+	}
+	var over []int64
+	for i := range letters {
+		if !stays[i] {
+			over = append(over, letters[i].Position)
+		}
+	}
+	if len(over) == 0 {
 		return nil
 	}
-	done, err := p.Replay(ctx, a.requestContext(ctx), records, a.lettersStay())
-	if err != nil {
-		return problem(fmt.Errorf("replay: %w", err))
+	if err := taker.Remove(ctx, topic, over...); err != nil {
+		return problem(fmt.Errorf("take dead letters out: %w", err))
 	}
-	stays := a.staying(done)
-	i := 0
-	places = slices.DeleteFunc(places, func(int64) bool { i++; return stays[records[i-1].ID] })
-	if err := taker.Remove(ctx, topic, places...); err != nil {
-		return problem(fmt.Errorf("take replayed dead letters out: %w", err))
-	}
-	addReplayed(out, done)
 	return nil
 }
 
-// lettersStay tells whether a letter that fails again has to stay where it is: a queue that knows records by their ids
-// for a while would take its new letter for the old one, which is about to be taken out, and drop it.
-func (a *App) lettersStay() bool { return a.queue.Info().Tier == queue.Deduplicated }
+// takeMost bounds what is taken at once out of a queue that only hands letters out.
+const takeMost = 100_000
 
-// staying are the ids of those that do.
-func (a *App) staying(done pipeline.Done) map[string]bool {
-	if !a.lettersStay() {
-		return nil
-	}
-	ids := make(map[string]bool, len(done.Dead))
-	for i := range done.Dead {
-		ids[done.Dead[i].ID] = true
-	}
-	return ids
-}
-
-func addReplayed(out *api.Replayed, done pipeline.Done) {
-	out.Read += int(done.Read)
-	out.Published += int(done.Published)
-	out.Filtered += int(done.Filtered)
-	out.Dead += int(done.Counters.Dead)
-}
-
-// replayMost bounds one replay of a queue that only hands letters out.
-const replayMost = 100_000
-
-// replayReceived replays letters as the queue hands them out, and acknowledges each batch after what became of it is
-// durable. A letter that fails again comes back under its id, by which the end is seen. Other pipelines' letters, and
-// those that stay, are given back at the end.
-func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *api.Replayed) (err error) {
+// takeReceived takes letters as the queue hands them out, and acknowledges each batch when it is settled. A letter that
+// fails again comes back under its id, by which the end is seen. Other pipelines' letters, and those that stay, are given
+// back at the end.
+func (a *App) takeReceived(ctx context.Context, p *pipe, topic string, f settle) (err error) {
 	var others []string
 	defer func() {
 		if len(others) > 0 {
@@ -193,8 +190,8 @@ func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *ap
 		}
 	}()
 	known := make(map[string]bool)
-	for again := false; !again && len(known) < replayMost; {
-		got, err := a.queue.Receive(ctx, topic, replayBatch, takeWait)
+	for again := false; !again && len(known) < takeMost; {
+		got, err := a.queue.Receive(ctx, topic, deadBatch, takeWait)
 		if errors.Is(err, queue.ErrNoTopic) {
 			return nil
 		}
@@ -208,13 +205,7 @@ func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *ap
 		var receipts []string
 		for i := range got {
 			again = again || known[got[i].ID]
-			own := got[i].Header(record.HeaderPipeline) == p.Name() && !known[got[i].ID]
-			if own && isCut(&got[i].Stored) {
-				out.Read++
-				out.Cut++
-				own = false
-			}
-			if !own {
+			if got[i].Header(record.HeaderPipeline) != p.Name() || known[got[i].ID] {
 				others = append(others, got[i].Receipt)
 				continue
 			}
@@ -223,42 +214,75 @@ func (a *App) replayReceived(ctx context.Context, p *pipe, topic string, out *ap
 		for i := range got {
 			known[got[i].ID] = true
 		}
-		if len(letters) == 0 {
-			continue
-		}
-		done, err := p.Replay(ctx, a.requestContext(ctx), letters, a.lettersStay())
+		stays, err := f(ctx, p, letters)
 		if err != nil {
-			return problem(fmt.Errorf("replay: %w", err))
+			return err
 		}
-		stays := a.staying(done)
 		var over []string
 		for i, r := range receipts {
-			if stays[letters[i].ID] {
+			if stays[i] {
 				others = append(others, r)
 			} else {
 				over = append(over, r)
 			}
 		}
-		if err := a.queue.Ack(ctx, topic, over...); err != nil {
-			return problem(fmt.Errorf("take replayed dead letters out: %w", err))
+		if len(over) == 0 {
+			continue
 		}
-		addReplayed(out, done)
+		if err := a.queue.Ack(ctx, topic, over...); err != nil {
+			return problem(fmt.Errorf("take dead letters out: %w", err))
+		}
 	}
 	return nil
 }
 
-// letters reads the dead letters at the positions.
-func (a *App) letters(ctx context.Context, pipeline, topic string, positions []int64) ([]queue.Stored, error) {
-	letters := make([]queue.Stored, 0, len(positions))
-	for _, pos := range positions {
-		stored, err := a.browse(ctx, topic, pos, 1)
-		if err != nil {
-			return nil, problem(fmt.Errorf("read dead letter %d: %w", pos, err))
+// carryAgain sends letters through the pipeline, counts what became of them, and says which are to stay where they are:
+// those that were cut, which are not sent, and, on a queue that knows records by their ids for a while, those that fail
+// again: it would take the new letter for the old one, which is about to be taken out, and drop it.
+func (a *App) carryAgain(ctx context.Context, p *pipe, letters []record.Record, out *api.Replayed) (stays []bool, err error) {
+	stays = make([]bool, len(letters))
+	sent := make([]record.Record, 0, len(letters))
+	for i := range letters {
+		if isCut(&letters[i]) {
+			stays[i] = true
+			out.Read++
+			out.Cut++
+			continue
 		}
-		if len(stored) == 0 || stored[0].Position != pos || stored[0].Header(record.HeaderPipeline) != pipeline {
-			return nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("pipeline %q has no dead letter at position %d", pipeline, pos)}
-		}
-		letters = append(letters, stored[0])
+		sent = append(sent, letters[i])
 	}
-	return letters, nil
+	if len(sent) == 0 {
+		return stays, nil
+	}
+	keep := a.queue.Info().Tier == queue.Deduplicated
+	done, err := p.Replay(ctx, a.requestContext(ctx), sent, keep)
+	if err != nil {
+		return nil, problem(fmt.Errorf("replay: %w", err))
+	}
+	out.Read += int(done.Read)
+	out.Published += int(done.Published)
+	out.Filtered += int(done.Filtered)
+	out.Dead += int(done.Counters.Dead)
+	if keep {
+		failed := make(map[string]bool, len(done.Dead))
+		for i := range done.Dead {
+			failed[done.Dead[i].ID] = true
+		}
+		for i := range letters {
+			stays[i] = stays[i] || failed[letters[i].ID]
+		}
+	}
+	return stays, nil
+}
+
+// letter reads a pipeline's dead letter.
+func (a *App) letter(ctx context.Context, pipeline, topic string, at int64) (queue.Stored, error) {
+	stored, err := a.browse(ctx, topic, at, 1)
+	if err != nil && !errors.Is(err, queue.ErrNoTopic) {
+		return queue.Stored{}, problem(fmt.Errorf("read dead letter %d: %w", at, err))
+	}
+	if len(stored) == 0 || stored[0].Position != at || stored[0].Header(record.HeaderPipeline) != pipeline {
+		return queue.Stored{}, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("pipeline %q has no dead letter at position %d", pipeline, at)}
+	}
+	return stored[0], nil
 }

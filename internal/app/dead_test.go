@@ -163,7 +163,7 @@ func (c *counted) Remove(ctx context.Context, topic string, positions ...int64) 
 func TestReplayHoldsOneBatch(t *testing.T) {
 	a := openApp(t, deadConfig)
 	letters := []record.Record{letter("p", "bad", `{"bad":true}`), letter("other", "other", `{}`)}
-	for i := range 5*replayBatch + 7 {
+	for i := range 5*deadBatch + 7 {
 		letters = append(letters, letter("p", fmt.Sprint(i), `{}`))
 	}
 	if err := a.queue.Publish(t.Context(), "p.dead", letters); err != nil {
@@ -176,8 +176,8 @@ func TestReplayHoldsOneBatch(t *testing.T) {
 	if want := (api.Replayed{Pipeline: "p", Read: n, Published: n - 1, Dead: 1}); err != nil || out != want {
 		t.Errorf("replayed %+v, %v; want %+v", out, err, want)
 	}
-	if q.most > replayBatch+1 { // and the other pipeline's
-		t.Errorf("held %d letters at once, want one batch of %d", q.most, replayBatch)
+	if q.most > deadBatch+1 { // and the other pipeline's
+		t.Errorf("held %d letters at once, want one batch of %d", q.most, deadBatch)
 	}
 	if s, err := a.queue.Stats(t.Context(), "p.dead"); err != nil || s.Records != 2 {
 		t.Errorf("%d letters are left, %v; want 2", s.Records, err)
@@ -230,6 +230,55 @@ pipelines:
 			}
 			if s, err := a.queue.Stats(t.Context(), "p"); err != nil || s.Records != 1 {
 				t.Errorf("the topic holds %d records, %v; want the whole one", s.Records, err)
+			}
+		})
+	}
+}
+
+// TestDiscard: what is discarded is gone, single ones or all, cut ones too; other pipelines' letters stay.
+func TestDiscard(t *testing.T) {
+	for name, wrap := range map[string]func(queue.Queue) queue.Queue{
+		"browsed":    func(q queue.Queue) queue.Queue { return q },
+		"handed out": func(q queue.Queue) queue.Queue { return handsOut{q} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := openApp(t, deadConfig)
+			letters := []record.Record{letter("other", "other", `{}`), letter("p", "cut", `"{no"`)}
+			letters[1].Headers = append(letters[1].Headers, record.Header{Name: record.HeaderDeadSize, Value: "3"})
+			for i := range 2 * deadBatch {
+				letters = append(letters, letter("p", fmt.Sprint(i), `{}`))
+			}
+			if err := a.queue.Publish(t.Context(), "p.dead", letters); err != nil {
+				t.Fatal(err)
+			}
+			before, err := a.Dead(t.Context(), "p", 0, len(letters))
+			if err != nil || len(before) != len(letters)-1 {
+				t.Fatalf("%d letters, %v", len(before), err)
+			}
+			a.queue = wrap(a.queue)
+			one, last := before[0].Position, before[len(before)-1].Position
+			out, err := a.Discard(t.Context(), "p", []int64{last, one, last})
+			left := len(letters) - 1
+			if _, ok := a.queue.(remover); ok {
+				if left -= 2; err != nil || out != (api.Discarded{Pipeline: "p", Discarded: 2}) {
+					t.Errorf("discarded %+v, %v; want the two", out, err)
+				}
+				var e *api.Error
+				if out, err := a.Discard(t.Context(), "p", []int64{one + 1, one}); !errors.As(err, &e) || e.Code != api.CodeNotFound || out.Discarded != 0 {
+					t.Errorf("discarded one that is gone: %+v, %v; want not found, and nothing touched", out, err)
+				}
+			} else if err == nil {
+				t.Error("discarded single letters of a queue that hands them out")
+			}
+			if out, err := a.Discard(t.Context(), "p", nil); err != nil || out != (api.Discarded{Pipeline: "p", Discarded: left}) {
+				t.Errorf("discarded %+v, %v; want %d", out, err, left)
+			}
+			rest, err := a.take(t.Context(), "p.dead", 10)
+			if err != nil || len(rest) != 1 || rest[0].ID != "other" {
+				t.Errorf("%d letters are left, %v; want the other pipeline's", len(rest), err)
+			}
+			if out, err := a.Discard(t.Context(), "q", nil); err == nil {
+				t.Errorf("a pipeline that there is not: %+v", out)
 			}
 		})
 	}

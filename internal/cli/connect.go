@@ -76,6 +76,7 @@ type service interface {
 	Browse(ctx context.Context, topic string, from int64, limit int) ([]api.Record, error)
 	Dead(ctx context.Context, pipeline string, from int64, limit int) ([]api.DeadLetter, error)
 	Replay(ctx context.Context, pipeline string, positions []int64) (api.Replayed, error)
+	Discard(ctx context.Context, pipeline string, positions []int64) (api.Discarded, error)
 }
 
 // connection is a service, and what to do when one is done with it.

@@ -3,11 +3,13 @@ package cli_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"ferry/internal/api"
 	"ferry/internal/app"
 	"ferry/internal/cli"
 	"ferry/internal/config"
@@ -116,7 +118,8 @@ pipelines:
 	}
 }
 
-// TestCutDeadLettersStay: of what is too large only the beginning is there, so a replay leaves it and says so.
+// TestCutDeadLettersStay: of what is too large only the beginning is there, so a replay leaves it and says so. To discard
+// it is another thing.
 func TestCutDeadLettersStay(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "ferry.yaml")
@@ -134,7 +137,22 @@ pipelines:
 	if out := call("dead", "replay", "orders"); !strings.Contains(out, "replayed 5 = 0 published + 0 filtered + 0 dead again + 5 cut") {
 		t.Error(out)
 	}
-	if out := call("dead", "list", "orders"); strings.Count(out, "only its beginning was kept") != 5 {
+	out := call("--json", "dead", "list", "orders")
+	if strings.Count(out, "only its beginning was kept") != 5 {
+		t.Error(out)
+	}
+	var first api.DeadLetter
+	if err := json.NewDecoder(strings.NewReader(out)).Decode(&first); err != nil {
+		t.Fatal(err)
+	}
+	ferry(t, cli.ExitConfig, "dead", "discard", "orders", "-c", file)
+	if out := call("dead", "discard", "orders", "--position", fmt.Sprint(first.Position)); out != "orders: discarded 1\n" {
+		t.Error(out)
+	}
+	if out := call("--json", "dead", "discard", "orders", "--all"); out != `{"pipeline":"orders","discarded":4}`+"\n" {
+		t.Error(out)
+	}
+	if out := call("--json", "dead", "list", "orders"); out != "" {
 		t.Error(out)
 	}
 }

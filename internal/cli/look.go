@@ -158,7 +158,7 @@ func (c *command) showPreview(p api.Preview) error {
 
 func (c *command) deadCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "dead", Short: "List and replay dead letters", Args: needCommand,
+		Use: "dead", Short: "List, replay and discard dead letters", Args: needCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var lines uint
@@ -194,7 +194,32 @@ func (c *command) deadCommand() *cobra.Command {
 		},
 	}
 	replay.Flags().Int64SliceVar(&positions, "position", nil, "position of a dead letter (several times)")
-	cmd.AddCommand(list, replay)
+	var all bool
+	discard := &cobra.Command{
+		Use: "discard PIPELINE", Short: "Take dead letters out for good", Args: needArgs("PIPELINE"),
+		Long: "Take dead letters out for good: those at --position, or --all.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all == (len(positions) > 0) {
+				return usage("say which dead letters: --position N (several times; dead list shows them), or --all")
+			}
+			conn, err := c.connect(cmd.Context(), "dead discard")
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			r, err := conn.Discard(cmd.Context(), args[0], positions)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.line(r)
+			}
+			return c.printf("%s: discarded %d\n", r.Pipeline, r.Discarded)
+		},
+	}
+	discard.Flags().Int64SliceVar(&positions, "position", nil, "position of a dead letter (several times)")
+	discard.Flags().BoolVar(&all, "all", false, "all of them")
+	cmd.AddCommand(list, replay, discard)
 	return cmd
 }
 

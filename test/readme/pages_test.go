@@ -115,7 +115,7 @@ func TestConfigurations(t *testing.T) {
 
 var (
 	reference   = regexp.MustCompile(`\$\{([A-Z_]+)\}`)
-	invoked     = regexp.MustCompile(`(?m)(?:^|[ (])(?:go run \./cmd/)?ferry ([a-z]+)(?: (list|replay|get|set|reset))?\b([^\n]*)`)
+	invoked     = regexp.MustCompile(`(?m)(?:^|[ (])(?:go run \./cmd/)?ferry ([a-z]+)(?: (list|replay|discard|get|set|reset))?\b([^\n]*)`)
 	flagged     = regexp.MustCompile(` --?([a-z][a-z-]*)`)
 	commandLine = regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`)
 )

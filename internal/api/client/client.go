@@ -236,6 +236,12 @@ func (c *Client) Replay(ctx context.Context, pipeline string, positions []int64)
 	return ask[api.Replayed](ctx, c, http.MethodPost, pipelinePath(pipeline, "dead/replay"), nil, api.ReplayRequest{Positions: positions})
 }
 
+// Discard takes dead letters out for good: those at the positions, or all when none is given.
+func (c *Client) Discard(ctx context.Context, pipeline string, positions []int64) (api.Discarded, error) {
+	r := api.DiscardRequest{Positions: positions, All: len(positions) == 0}
+	return ask[api.Discarded](ctx, c, http.MethodPost, pipelinePath(pipeline, "dead/discard"), nil, r)
+}
+
 func pipelinePath(name, rest string) string { return join("/v1/pipelines/", name, rest) }
 func topicPath(name, rest string) string    { return join("/v1/topics/", name, rest) }
 

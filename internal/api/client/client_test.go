@@ -119,6 +119,10 @@ func (s *said) Dead(_ context.Context, p string, from int64, limit int) ([]api.D
 func (s *said) Replay(_ context.Context, p string, at []int64) (api.Replayed, error) {
 	return api.Replayed{Pipeline: p, Read: 1}, s.note("Replay", p, at == nil, at)
 }
+
+func (s *said) Discard(_ context.Context, p string, at []int64) (api.Discarded, error) {
+	return api.Discarded{Pipeline: p, Discarded: 1}, s.note("Discard", p, at == nil, at)
+}
 func (s *said) Subscribe(context.Context) <-chan api.Update { return nil }
 func (s *said) Ready(context.Context) error                 { return s.note("Ready") }
 
@@ -178,6 +182,8 @@ func TestMirrors(t *testing.T) {
 		{"Dead orders 0 100", func() (any, error) { return c.Dead(ctx, "orders", 0, 0) }, []api.DeadLetter{{Record: api.Record{ID: "x", Data: json.RawMessage(`1`)}, Stage: "map"}}},
 		{"Replay orders false [7]", func() (any, error) { return c.Replay(ctx, "orders", []int64{7}) }, api.Replayed{Pipeline: "orders", Read: 1}},
 		{"Replay orders true []", func() (any, error) { return c.Replay(ctx, "orders", nil) }, api.Replayed{Pipeline: "orders", Read: 1}},
+		{"Discard orders false [7]", func() (any, error) { return c.Discard(ctx, "orders", []int64{7}) }, api.Discarded{Pipeline: "orders", Discarded: 1}},
+		{"Discard orders true []", func() (any, error) { return c.Discard(ctx, "orders", nil) }, api.Discarded{Pipeline: "orders", Discarded: 1}},
 		{"Ready", func() (any, error) { return nil, c.Ready(ctx) }, nil},
 	}
 	for _, tt := range tests {
