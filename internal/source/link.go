@@ -3,21 +3,24 @@ package source
 import "strings"
 
 // nextLink returns the target of the first link with the relation "next" (RFC 8288), or "". Links with another context
-// (anchor) are left aside. What is malformed ends the reading of its line.
-func nextLink(lines []string) string {
+// (anchor) are left aside. What is malformed ends the reading of its line; unread is such a rest that may name a next one.
+func nextLink(lines []string) (target, unread string) {
 	for _, line := range lines {
 		for {
-			var l link
-			var ok bool
-			if l, line, ok = parseLink(line); !ok {
+			l, rest, ok := parseLink(line)
+			if !ok {
+				if strings.Contains(strings.ToLower(line), "next") {
+					unread = strings.TrimSpace(line)
+				}
 				break
 			}
 			if l.next && !l.anchored {
-				return l.target
+				return l.target, ""
 			}
+			line = rest
 		}
 	}
-	return ""
+	return "", unread
 }
 
 type link struct {
@@ -66,7 +69,7 @@ func parseLink(s string) (l link, rest string, ok bool) {
 				continue
 			}
 			related = true
-			for rel := range strings.FieldsSeq(value) {
+			for rel := range strings.FieldsSeq(strings.Trim(value, "'")) { // which some write for quotation marks
 				l.next = l.next || strings.EqualFold(rel, "next")
 			}
 		case "anchor":

@@ -390,12 +390,16 @@ func (m *mark) clone() *mark {
 }
 
 // observe takes a record into the reckoning: the mark rises to its value, and its id is kept when it lies at the
-// boundary. A record whose value is of another order changes nothing.
+// boundary. A record whose value is of another order changes nothing, but that times go before texts.
 func (n *incremental) observe(m *mark, raw []byte, v value, id uint64) {
-	if m.at.order != 0 && m.at.order != v.order {
-		return
+	first := m.at.order == 0
+	if !first && m.at.order != v.order {
+		// A field of times may hold what is no time before the first of them, as MySQL's 0000-00-00.
+		if first = n.kind == "auto" && m.at.order == byText && v.order == byTime; !first {
+			return
+		}
 	}
-	if m.at.order == 0 {
+	if first {
 		n.raise(m, raw, v, 0, false)
 		n.keep(m, boundaryID(id), 0)
 		return

@@ -382,3 +382,44 @@ func TestIDs(t *testing.T) {
 		}
 	}
 }
+
+// What is no time and comes before the first time keeps no mark from rising.
+func TestMarkTimeAfterText(t *testing.T) {
+	var asked []string
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.FormValue("since"))
+		fmt.Fprint(w, `[{"id":0,"at":"0000-00-00 00:00:00"},{"id":1,"at":"2024-01-01 10:00:00"},{"id":2,"at":"2024-01-02 10:00:00"}]`)
+	})
+	s := open(t, config.Source{Base: url, Key: ".id", Incremental: inc(config.Incremental{})}, Options{})
+	first := readAll(t, s, nil)
+	readAll(t, s, first.cursor)
+	if len(first.data) != 3 || strings.Join(asked, ",") != ",2024-01-02 10:00:00" {
+		t.Errorf("%d records, asked %q", len(first.data), asked)
+	}
+}
+
+// A mark in the future keeps away what is new, which is said.
+func TestMarkInTheFuture(t *testing.T) {
+	for _, c := range []struct {
+		at     string
+		warned bool
+	}{
+		{`"2099-12-31T00:00:00Z"`, true},
+		{`4070908800`, true},
+		{`4070908800000`, true},
+		{`"2024-01-01"`, false},
+		{`1704067200`, false},
+		{`7`, false},
+		{`"x"`, false},
+	} {
+		url := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `[{"id":1,"at":%s}]`, c.at) })
+		s := open(t, config.Source{Base: url, Key: ".id", Incremental: inc(config.Incremental{})}, Options{})
+		want := ""
+		if c.warned {
+			want = "the greatest value at incremental.field .at is " + c.at + ", in the future: the next runs ask only for what comes after it; leave such records out of the request, and set the cursor back"
+		}
+		if got := strings.Join(readAll(t, s, nil).warnings, "; "); got != want {
+			t.Errorf("%s: warned %q", c.at, got)
+		}
+	}
+}

@@ -144,8 +144,12 @@ func (s *Source) next(ctx context.Context, from *position, pg *page) (to *positi
 		}
 		return to, true, "", s.follow(to, from, pg, link)
 	case styleLink:
-		link := nextLink(pg.header["Link"])
-		if link == "" {
+		link, unread := nextLink(pg.header["Link"])
+		switch {
+		case link != "":
+		case unread != "":
+			return to, false, "", failf(KindContent, "the Link header cannot be read, and may name a next page: %s", s.secrets.sample([]byte(unread), 80))
+		default:
 			return to, false, "", s.unnamed(from, pg)
 		}
 		return to, true, "", s.follow(to, from, pg, link)
@@ -268,6 +272,7 @@ func (s *Source) follow(to, from *position, pg *page, link string) error {
 	if k := s.cfg.Auth.APIKey; k != nil && k.Query != "" {
 		u.RawQuery = withoutParameter(u.RawQuery, k.Query)
 	}
+	u.RawQuery = strings.ReplaceAll(u.RawQuery, " ", "%20") // a request line ends at it
 	text := s.short(u)
 	if s.secrets.text(text) != text {
 		return failf(KindBlocked, "the link to the next page carries the login in its address")
@@ -328,6 +333,9 @@ func (s *Source) count(ctx context.Context, to, from *position, pg *page) (more 
 	if p.total != nil {
 		if total, err = s.total(ctx, pg); err != nil {
 			return false, err
+		}
+		if total == 0 && pg.records > 0 { // as where counting is switched off
+			return false, failf(KindContent, "the page at %s %d has records, although %s says that there are none; leave total out", p.style, n, p.total.src)
 		}
 	}
 	if p.style == stylePage {
@@ -414,8 +422,12 @@ var (
 // guess finds the next page's address for paginate: auto: a Link header, else one of the guesses, else none. Where the
 // page seems to say that there is more in a way that cannot be followed, it says so in the warning.
 func (s *Source) guess(pg *page) (link, warning string) {
-	if link := nextLink(pg.header["Link"]); link != "" {
+	link, unread := nextLink(pg.header["Link"])
+	switch {
+	case link != "":
 		return link, ""
+	case unread != "":
+		warning = fmt.Sprintf("the Link header cannot be read, and may name a next page: %s", s.secrets.sample([]byte(unread), 80))
 	}
 	var page []byte
 	if len(pg.envelope) > 0 && jsonscan.KindOf(pg.envelope[0]) == jsonscan.Object {

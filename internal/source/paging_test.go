@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -552,23 +553,28 @@ func TestOutline(t *testing.T) {
 
 func TestNextLink(t *testing.T) {
 	for _, c := range []struct {
-		lines []string
-		want  string
+		lines  []string
+		want   string
+		unread string
 	}{
-		{nil, ""},
-		{[]string{`<https://a/?p=2>; rel="next"`}, "https://a/?p=2"},
-		{[]string{`<a>; rel=prev, <b>; rel=next`}, "b"},
-		{[]string{`<a>; rel="prev"`, `<b>; rel="next"`}, "b"},
-		{[]string{`<a>; title="x, <z>; rel=\"next\""; rel="last  NEXT"`}, "a"},
-		{[]string{`<a,b;c>;rel=next`}, "a,b;c"},
-		{[]string{`<a>; rel=prev; rel=next`}, ""},
-		{[]string{`<a>; rel="next"; anchor="#foo", <b>; REL = next`}, "b"},
-		{[]string{`<a>; rel`, `<b>; rel=`}, ""},
-		{[]string{`a; rel=next`, `<a; rel=next`, `<a> rel=next`, `<a>; rel="next`}, ""},
-		{[]string{` , <a> ; rel = "next" ; x`}, "a"},
+		{nil, "", ""},
+		{[]string{`<https://a/?p=2>; rel="next"`}, "https://a/?p=2", ""},
+		{[]string{`<a>; rel=prev, <b>; rel=next`}, "b", ""},
+		{[]string{`<a>; rel="prev"`, `<b>; rel="next"`}, "b", ""},
+		{[]string{`<a>; title="x, <z>; rel=\"next\""; rel="last  NEXT"`}, "a", ""},
+		{[]string{`<a,b;c>;rel=next`}, "a,b;c", ""},
+		{[]string{`<a>; rel=prev; rel=next`}, "", ""},
+		{[]string{`<a>; rel="next"; anchor="#foo", <b>; REL = next`}, "b", ""},
+		{[]string{`<a>; rel`, `<b>; rel=`}, "", ""},
+		{[]string{`a; rel=next`, `<a; rel=next`, `<a> rel=next`, `<a>; rel="next`}, "", `<a>; rel="next`},
+		{[]string{`</x?page=2>; rel='next'`}, "/x?page=2", ""},
+		{[]string{`<a>; rel="prev" <b>; rel="Next"`}, "", `<a>; rel="prev" <b>; rel="Next"`},
+		{[]string{`<a>; rel="last" <b>; rel="prev"`}, "", ""},
+		{[]string{`/x?page=2; rel="next"`, `<b>; rel=next`}, "b", ""},
+		{[]string{` , <a> ; rel = "next" ; x`}, "a", ""},
 	} {
-		if got := nextLink(c.lines); got != c.want {
-			t.Errorf("nextLink(%q) = %q, want %q", c.lines, got, c.want)
+		if got, unread := nextLink(c.lines); got != c.want || unread != c.unread {
+			t.Errorf("nextLink(%q) = %q, %q; want %q, %q", c.lines, got, unread, c.want, c.unread)
 		}
 	}
 }
@@ -577,8 +583,8 @@ func FuzzNextLink(f *testing.F) {
 	f.Add(`<https://a/?p=2>; rel="next", <b>; title="\"x"; rel=next`)
 	f.Add(`<a>;;=,"<`)
 	f.Fuzz(func(t *testing.T, s string) {
-		if got := nextLink([]string{s}); !strings.Contains(s, got) {
-			t.Errorf("nextLink(%q) = %q, which is not in it", s, got)
+		if got, unread := nextLink([]string{s}); !strings.Contains(s, got) || !strings.Contains(s, unread) {
+			t.Errorf("nextLink(%q) = %q, %q; not in it", s, got, unread)
 		}
 	})
 }
@@ -679,5 +685,69 @@ func TestRemaining(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A Link header that cannot be read may name a next page: it is not taken for the end of the data (invariant 9).
+func TestUnreadLink(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", `/x?page=2; rel="next"`)
+		fmt.Fprint(w, `[1]`)
+	})
+	const want = `the Link header cannot be read, and may name a next page: /x?page=2; rel="next"`
+	_, err := tryAll(t, open(t, config.Source{Base: url, Paginate: config.Paginate{Word: "link_header"}}, Options{}), nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "content: "+want+" (GET ") {
+		t.Errorf("link_header: %v", err)
+	}
+	if p := readAll(t, open(t, config.Source{Base: url}, Options{}), nil); len(p.data) != 1 || !slices.Equal(p.warnings, []string{want}) {
+		t.Errorf("auto: %v, warnings %q", p.data, p.warnings)
+	}
+}
+
+// A space in the address of the next page would end the request line.
+func TestNextLinkWithSpace(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("filter") == "a gt 3" {
+			fmt.Fprint(w, `{"data":[2]}`)
+			return
+		}
+		fmt.Fprint(w, `{"data":[1],"next":"/?filter=a gt 3&page=2"}`)
+	})
+	s := open(t, config.Source{Base: url, Records: ".data[]", Paginate: config.Paginate{NextURL: ".next"}}, Options{})
+	if p := readAll(t, s, nil); strings.Join(p.data, " ") != "1 2" {
+		t.Errorf("got %v", p.data)
+	}
+}
+
+// An address that the page before has given out may last no longer than the run.
+func TestExpiredPage(t *testing.T) {
+	for code, want := range map[int]string{
+		410: "status: status 410 Gone; the page before named this one: if that has expired since, ferry cursor reset p starts over",
+		403: "status: status 403 Forbidden",
+	} {
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.FormValue("after") == "" {
+				fmt.Fprint(w, `{"data":[1],"next":"x"}`)
+				return
+			}
+			w.WriteHeader(code)
+		})
+		s := open(t, config.Source{Base: url, Records: ".data[]", Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".next", Into: "query.after"}}}, Options{Pipeline: "p"})
+		if _, err := tryAll(t, s, nil); err == nil || !strings.HasPrefix(err.Error(), want+" (GET ") {
+			t.Errorf("%d: %v", code, err)
+		}
+	}
+}
+
+func TestTotalOfNone(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"total":0,"items":[1,2]}`) })
+	for want, paginate := range map[string]config.Paginate{
+		"content: the page at offset 0 has records, although .total says that there are none; leave total out": {Offset: &config.OffsetPaging{Total: ".total"}},
+		"content: the page at page 1 has records, although .total says that there are none; leave total out":   {Page: &config.PagePaging{Start: 1, Total: ".total"}},
+	} {
+		s := open(t, config.Source{Base: url, Records: ".items[]", Paginate: paginate}, Options{})
+		if _, err := tryAll(t, s, nil); err == nil || !strings.HasPrefix(err.Error(), want+" (GET ") {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"slices"
+	"time"
 
 	"ferry/internal/record"
 )
@@ -92,9 +94,9 @@ type reading struct {
 // covered says which records of a page are not to be handed over (again).
 type covered struct {
 	exact bool
-	ids   shortIDs // when exact
-	set   map[uint64]struct{}
-	count int // the first so many, with
+	ids   shortIDs       // when exact; as often as there are equal records
+	left  map[uint64]int // how many of each this attempt has still to meet
+	count int            // the first so many, with
 	sum   digest
 }
 
@@ -104,10 +106,10 @@ func (c *covered) take(p *progress) {
 }
 
 func (c *covered) index() {
-	if c.set = nil; c.exact && len(c.ids) > 0 {
-		c.set = make(map[uint64]struct{}, len(c.ids))
+	if c.left = nil; c.exact && len(c.ids) > 0 {
+		c.left = make(map[uint64]int, len(c.ids))
 		for _, id := range c.ids {
-			c.set[id] = struct{}{}
+			c.left[id]++
 		}
 	}
 }
@@ -143,7 +145,7 @@ func (r *reading) once(ctx context.Context) error {
 	pg := &page{header: a.header, url: a.url}
 	switch statusVerdict(a.status, s.cfg.On) {
 	case verdictRetry, verdictFail:
-		return a.statusError()
+		return r.expired(a.status, a.statusError())
 	case verdictEnd:
 		a.close()
 		return r.last(ctx, &splitter{s: s}, pg, true)
@@ -165,6 +167,16 @@ func (r *reading) once(ctx context.Context) error {
 	}
 	a.close()
 	return r.last(ctx, &splitter{s: s}, pg, false)
+}
+
+// expired adds what may be wrong where an address or token that an answer gave out is refused: some do not last until
+// the next run.
+func (r *reading) expired(status int, err *Error) *Error {
+	if r.from.URL == "" && r.from.Token == nil || status != http.StatusBadRequest && status != http.StatusNotFound && status != http.StatusGone {
+		return err
+	}
+	err.Detail += fmt.Sprintf("; the page before named this one: if that has expired since, ferry cursor reset %s starts over", r.s.pipeline)
+	return err
 }
 
 // splitter prepares the reading of an answer's body as a stream.
@@ -210,7 +222,7 @@ func (c *covered) add(ids shortIDs, n int, sum digest) {
 	if c.exact {
 		c.ids = append(slices.Clip(c.ids), ids...)
 		if len(c.ids) > maxPageIDs {
-			c.exact, c.ids, c.set = false, nil, nil
+			c.exact, c.ids, c.left = false, nil, nil
 		}
 	}
 	if n > c.count {
@@ -247,7 +259,9 @@ func (r *reading) part(ctx context.Context, p *splitter) (record.Part, *partCurs
 		c.order = append(c.order, rec.short)
 		var skip bool
 		if target.exact {
-			_, skip = target.set[rec.short]
+			if skip = target.left[rec.short] > 0; skip {
+				target.left[rec.short]--
+			}
 		} else if skip = r.n <= target.count; r.n == target.count && r.sum != target.sum {
 			c.err = errChanged
 			return part, c
@@ -319,7 +333,11 @@ func (r *reading) last(ctx context.Context, p *splitter, pg *page, end bool) err
 	return r.deliver(part, c)
 }
 
-// doubt warns when the mark of a complete pull, whose last page is pg, does not keep records from coming again.
+// future is how far a clock elsewhere may be ahead, time zones included, before a mark is doubted.
+const future = 48 * time.Hour
+
+// doubt warns when the mark of a complete pull, whose last page is pg, does not keep records from coming again, or
+// keeps new ones away.
 func (r *reading) doubt(reached *mark, pg *page) string {
 	some := pg.records > 0 || r.from.Pages > r.from.Empty // records, on this page or on one before
 	switch {
@@ -327,6 +345,14 @@ func (r *reading) doubt(reached *mark, pg *page) string {
 		return fmt.Sprintf("no record has a value to go by at incremental.field %s, so the next run asks for everything again; check the path", r.s.inc.field.src)
 	case reached != nil && reached.Full:
 		return fmt.Sprintf("more than %d records lie at the boundary of incremental.field; of those, some come again with the next run, with the same ids", maxBoundary)
+	case reached != nil:
+		now := value{order: byTime, time: time.Now()}
+		if unit := reached.at.unit; reached.at.order == byNumber && unit > 0 {
+			now = value{order: byNumber, small: now.time.UnixNano() / int64(unit), exact: true, unit: unit}
+		}
+		if d, ok := reached.at.before(&now); ok && reached.at.order == now.order && d > future {
+			return fmt.Sprintf("the greatest value at incremental.field %s is %s, in the future: the next runs ask only for what comes after it; leave such records out of the request, and set the cursor back", r.s.inc.field.src, r.s.secrets.sample(reached.Value, 40))
+		}
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -70,6 +71,14 @@ func (f *finder) unfold() (outer, inner string, nested bool) {
 		inner = "." + inner
 	}
 	return strings.TrimSpace(outer) + "[]", inner, each > 1
+}
+
+// sifting is what a program has that gives more records than a page has, or fewer.
+var sifting = regexp.MustCompile(`\b(select|empty|unique|unique_by|group_by|limit|first|last|flatten|recurse|range)\b|\.\.|\[\].*\[\]`)
+
+// sifts tells a program that seems to choose among the records of a page, or to unfold them.
+func (f *finder) sifts() bool {
+	return f.program != nil && f.program.program != nil && sifting.MatchString(f.src)
 }
 
 // identified is a record with what the reading needs to know of it.

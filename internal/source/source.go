@@ -243,10 +243,14 @@ func (s *Source) countable() error {
 		what = "paginate.page without total"
 	}
 	outer, inner, nested := s.records.unfold()
-	if what == "" || !nested {
-		return nil
+	switch {
+	case what == "":
+	case nested:
+		return fmt.Errorf("%s counts records, and records %s gives any number of them for each of %s; set records: %s, and unfold it in transform with map: %s", what, s.records.src, outer, outer, inner)
+	case s.records.sifts():
+		return fmt.Errorf("%s counts records, and records %s may give more of them than the page has, or fewer; set records to where they all lie, and choose or unfold them in transform, with where or map", what, s.records.src)
 	}
-	return fmt.Errorf("%s counts records, and records %s gives any number of them for each of %s; set records: %s, and unfold it in transform with map: %s", what, s.records.src, outer, outer, inner)
+	return nil
 }
 
 // seekWhileSplitting lets the splitter look for what every record is asked for, so that it is read once.

@@ -219,6 +219,8 @@ func TestReadFindsRecords(t *testing.T) {
 		{"top", ".[]", `[1,2]`, `1 2`},
 		{"identity", ".", `{"a":1}`, `{"a":1}`},
 		{"null for none", ".data[]", `{"data":null}`, ``},
+		{"null and no error", ".data[]", `{"error":null,"data":null,"errors":[ ]}`, ``},
+		{"null and an error, as said", ".data[]?", `{"error":"x","data":null}`, ``},
 		{"empty", ".data[]", `{"data":[]}`, ``},
 		{"program", `.groups[] | .items[] | {id}`, `{"groups":[{"items":[{"id":1,"x":0}]},{"items":[{"id":2}]}]}`, `{"id":1} {"id":2}`},
 		{"program by index", `.a[0].b[]`, `{"a":[{"b":[5]}]}`, `5`},
@@ -254,4 +256,54 @@ func quote(s string) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// Records without a key that are equal are as many as there are, wherever the page is gone on with.
+func TestEqualRecords(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `[{"t":20},{"t":21},{"t":20},{"t":20},{"t":21}]`)
+	})
+	s := open(t, config.Source{Base: url, Paginate: config.Paginate{Word: "none"}}, Options{})
+	whole := readAll(t, s, nil)
+	for k := range whole.data {
+		for part, err := range s.Read(t.Context(), nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			rest := readAll(t, s, part.After(k))
+			if got := slices.Concat(whole.data[:k], rest.data); !sameSet(got, whole.data) || rest.seen != k {
+				t.Errorf("after %d: %v, seen %d", k, rest.data, rest.seen)
+			}
+			break
+		}
+	}
+}
+
+// sameSet compares without the order: of equal records the first ones are taken for those that were committed.
+func sameSet(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// The same when the connection breaks behind the first part of a page.
+func TestEqualRecordsOfABrokenPage(t *testing.T) {
+	filler := strings.Repeat("x", 2000)
+	rows := make([]string, 1500)
+	for i := range rows {
+		rows[i] = fmt.Sprintf(`{"v":%d,"p":%q}`, i%700, filler)
+	}
+	body := "[" + strings.Join(rows, ",") + "]"
+	broken := false
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		if !broken {
+			broken = true
+			fmt.Fprint(w, body[:len(body)-1000])
+			panic(http.ErrAbortHandler)
+		}
+		fmt.Fprint(w, body)
+	})
+	s := open(t, config.Source{Base: url, Retries: 2, RetryMax: config.Duration(time.Millisecond), Paginate: config.Paginate{Word: "none"}}, Options{})
+	if p := readAll(t, s, nil); !sameSet(p.data, rows) || p.seen != 0 {
+		t.Errorf("%d records of 1500, seen %d", len(p.data), p.seen)
+	}
 }

@@ -27,6 +27,9 @@ type splitter struct {
 	envelope []byte // the page without its records
 	beside   int64  // bytes of it
 	ndjson   bool
+
+	none      bool // there is null in the records' place
+	complaint bool // an error is told beside it
 }
 
 // oddity is a record that cannot go on as it is.
@@ -261,6 +264,9 @@ func (p *splitter) page(ctx context.Context) error {
 		}
 	default:
 		err = p.walk(r.steps, why == "" && p.s.keep && !p.single)
+		if err == nil && p.none && p.complaint { // as GraphQL answers
+			err = failf(KindContent, "the page tells of an error and has null at records %s; if it is in order all the same, set records: %s?%s", r.src, strings.TrimSuffix(r.src, "[]")+"[]", p.begins())
+		}
 	}
 	if err != nil {
 		return err
@@ -328,8 +334,8 @@ var commonNames = map[string]bool{
 	"value": true, "objects": true, "content": true, "list": true, "elements": true, "hits": true,
 }
 
-// complaints are names under which APIs tell of errors, with status 200 too: GraphQL, JSON:API, Cloudflare, Slack.
-var complaints = map[string]bool{"error": true, "errors": true}
+// complains tells the names under which APIs tell of errors, with status 200 too: GraphQL, JSON:API, Cloudflare, Slack.
+func complains(key []byte) bool { return jsonscan.KeyIs(key, "error") || jsonscan.KeyIs(key, "errors") }
 
 // choose finds the records of the object in the window, when nothing says where they are: in the one array of objects that
 // has a common name; in the one that has such a name and is empty, as on the last page, whatever lies beside it; or in the
@@ -345,23 +351,19 @@ func (p *splitter) choose() ([]jsonscan.Step, error) {
 		if err != nil {
 			continue
 		}
-		c := v[0]
-		if isContainer(c) {
-			c = v[jsonscan.SkipSpace(v, 1)]
-		}
 		switch {
-		case isEmptyValue(v) || c == ']' || c == '}':
+		case saysNothing(v):
 			if v[0] == '[' && commonNames[key] {
 				empty = append(empty, key)
 			}
 			continue
-		case v[0] == '[' && c == '{':
+		case v[0] == '[' && v[jsonscan.SkipSpace(v, 1)] == '{':
 			full = append(full, key)
 			if commonNames[key] {
 				common = append(common, key)
 			}
 		}
-		if complaints[key] {
+		if complains(w.Key()) {
 			complaint = true
 		} else {
 			more = true
@@ -382,7 +384,7 @@ func (p *splitter) choose() ([]jsonscan.Step, error) {
 		}
 		return in(empty[0])
 	case len(full) == 1:
-		if complaints[full[0]] {
+		if full[0] == "error" || full[0] == "errors" {
 			return fails("." + full[0] + "[]")
 		}
 		return in(full[0])
@@ -390,6 +392,15 @@ func (p *splitter) choose() ([]jsonscan.Step, error) {
 		return fails(".")
 	}
 	return nil, nil
+}
+
+// saysNothing tells empty values, and arrays and objects with nothing in them.
+func saysNothing(v []byte) bool {
+	if isContainer(v[0]) {
+		c := v[jsonscan.SkipSpace(v, 1)]
+		return c == ']' || c == '}'
+	}
+	return isEmptyValue(v)
 }
 
 // walk follows the path to the records. What lies beside it is kept as the envelope when keep is set, and bounded in any
@@ -411,7 +422,7 @@ func (p *splitter) walk(steps []jsonscan.Step, keep bool) error {
 				p.envelope = append(p.envelope, "null"...)
 			}
 			end, err := p.value(8, 0)
-			p.pos = end
+			p.pos, p.none = end, true
 			return err
 		case len(steps) > 0:
 			return failf(KindContent, "records %s meets a value of type %s where it expects an array%s", p.s.records.src, kind, p.begins())
@@ -465,6 +476,7 @@ func (p *splitter) members(steps []jsonscan.Step, keep bool) error {
 			if end, err = p.value(limit-p.beside, p.s.cfg.Limits.Depth); err == nil {
 				p.beside += int64(end - p.pos)
 				note(p.buf[p.pos:end])
+				p.complaint = p.complaint || complains(key) && !saysNothing(p.buf[p.pos:end])
 				p.pos = end
 			}
 		}
