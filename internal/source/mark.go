@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	"slices"
 	"strconv"
@@ -38,7 +39,7 @@ type mark struct {
 }
 
 // boundary holds ids, the first 48 bits of each, and how far before the mark each lies: in units of a 2^32nd of the
-// overlap, rounded down, so that none is forgotten early. Without overlap all lie on the mark.
+// overlap and a day (maxGrain), rounded down, so that none is forgotten early. Without overlap all lie on the mark.
 type boundary struct {
 	ids  []uint64
 	ages []uint32 // nil without overlap
@@ -111,6 +112,9 @@ const (
 	byText   = 's'
 )
 
+// rank says which of them is meant where they are mixed and no type is set.
+var rank = map[byte]int{byText: 1, byNumber: 2, byTime: 3}
+
 // value is a field's value, decoded.
 type value struct {
 	order  byte
@@ -129,8 +133,10 @@ const maxValue = 256
 // layouts that times are written in. RFC 3339 says T and a zone; without a zone UTC is meant.
 var layouts = []string{
 	time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00",
-	"2006-01-02 15:04:05.999999999", "2006-01-02T15:04:05.999999999-0700", "2006-01-02T15:04Z07:00",
+	"2006-01-02 15:04:05.999999999", "2006-01-02T15:04:05.999999999-0700", toTheMinute,
 }
+
+const toTheMinute = "2006-01-02T15:04Z07:00"
 
 // decode reads a raw JSON value. ok is false for what has no place in the order of the kind.
 func (n *incremental) decode(raw []byte) (v value, ok bool) {
@@ -390,12 +396,13 @@ func (m *mark) clone() *mark {
 }
 
 // observe takes a record into the reckoning: the mark rises to its value, and its id is kept when it lies at the
-// boundary. A record whose value is of another order changes nothing, but that times go before texts.
+// boundary. A record whose value is of another order changes nothing, but that numbers take the place of texts, and
+// times that of both.
 func (n *incremental) observe(m *mark, raw []byte, v value, id uint64) {
 	first := m.at.order == 0
 	if !first && m.at.order != v.order {
-		// A field of times may hold what is no time before the first of them, as MySQL's 0000-00-00.
-		if first = n.kind == "auto" && m.at.order == byText && v.order == byTime; !first {
+		// A field of times may hold what is no time before the first of them, such as 0, or MySQL's 0000-00-00.
+		if first = n.kind == "auto" && rank[v.order] > rank[m.at.order]; !first {
 			return
 		}
 	}
@@ -417,26 +424,52 @@ func (n *incremental) observe(m *mark, raw []byte, v value, id uint64) {
 	d, known := v.before(&m.at)
 	switch {
 	case c > 0:
-		n.raise(m, raw, v, d, known && d <= n.overlap)
+		n.raise(m, raw, v, d, known)
 		n.keep(m, boundaryID(id), 0)
-	case known && -d <= n.overlap:
+	case known && -d <= n.reach(&m.at, m.Value):
 		n.keep(m, boundaryID(id), n.age(-d))
 	}
 }
 
-// age is d in units of a 2^32nd of the overlap, rounded down.
-func (n *incremental) age(d time.Duration) uint32 {
-	return uint32(min(float64(d)/float64(n.overlap), 1) * (noAge - 1))
+// reach is how far before a mark the boundary lies: the overlap, rounded up to what the value is counted in, as the value
+// that is asked for is rounded down (minus).
+func (n *incremental) reach(at *value, raw []byte) time.Duration {
+	grain := time.Nanosecond
+	switch {
+	case at.order == byNumber && at.exact:
+		grain = at.unit
+	case at.layout == time.DateOnly:
+		grain = maxGrain
+	case at.layout == toTheMinute:
+		grain = time.Minute
+	case at.order == byTime:
+		if digits := fractionDigits(textOf(raw)); digits > 0 {
+			grain = time.Duration(math.Pow10(9 - digits))
+		}
+	}
+	if grain <= 0 {
+		return n.overlap
+	}
+	return (n.overlap + grain - 1) / grain * grain
 }
 
-// raise moves the mark up by d. Ids that now lie before the boundary are let go; all of them unless near.
-func (n *incremental) raise(m *mark, raw []byte, v value, d time.Duration, near bool) {
+// maxGrain is the coarsest that a time is counted in.
+const maxGrain = 24 * time.Hour
+
+// age is d in units of a 2^32nd of the farthest that a boundary may lie, rounded down.
+func (n *incremental) age(d time.Duration) uint32 {
+	return uint32(min(float64(d)/float64(n.overlap+maxGrain), 1) * (noAge - 1))
+}
+
+// raise moves the mark up by d. Ids that now lie before the boundary are let go; all of them when it is not known
+// how far.
+func (n *incremental) raise(m *mark, raw []byte, v value, d time.Duration, known bool) {
 	m.Value, m.at = append(m.Value[:0], raw...), v
 	ids, ages := m.IDs.ids[:0], m.IDs.ages[:0]
-	if near {
-		shift := uint64(n.age(d))
+	if known {
+		shift, most := uint64(n.age(d)), uint64(n.age(n.reach(&v, raw)))
 		for i, a := range m.IDs.ages {
-			if a := uint64(a) + shift; a < noAge {
+			if a := uint64(a) + shift; a <= most {
 				ids, ages = append(ids, m.IDs.ids[i]), append(ages, uint32(a))
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -383,18 +384,61 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// What is no time and comes before the first time keeps no mark from rising.
-func TestMarkTimeAfterText(t *testing.T) {
-	var asked []string
-	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		asked = append(asked, r.FormValue("since"))
-		fmt.Fprint(w, `[{"id":0,"at":"0000-00-00 00:00:00"},{"id":1,"at":"2024-01-01 10:00:00"},{"id":2,"at":"2024-01-02 10:00:00"}]`)
-	})
-	s := open(t, config.Source{Base: url, Key: ".id", Incremental: inc(config.Incremental{})}, Options{})
-	first := readAll(t, s, nil)
-	readAll(t, s, first.cursor)
-	if len(first.data) != 3 || strings.Join(asked, ",") != ",2024-01-02 10:00:00" {
-		t.Errorf("%d records, asked %q", len(first.data), asked)
+// What is no time and comes before the first time keeps no mark from rising; nor does text before the first number.
+func TestMarkOfMixedValues(t *testing.T) {
+	for values, want := range map[string]string{
+		`"0000-00-00 00:00:00" "2024-01-01 10:00:00" "2024-01-02 10:00:00"`: "2024-01-02 10:00:00",
+		`0 "2024-01-01T10:00:00Z" 7`:                                        "2024-01-01T10:00:00Z",
+		`"n/a" 1700000000 1700000001`:                                       "1700000001",
+		`"100" 200 "300"`:                                                   "200",
+	} {
+		var asked []string
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			asked = append(asked, r.FormValue("since"))
+			v := regexp.MustCompile(`"[^"]*"|\d+`).FindAllString(values, -1)
+			fmt.Fprintf(w, `[{"id":0,"at":%s},{"id":1,"at":%s},{"id":2,"at":%s}]`, v[0], v[1], v[2])
+		})
+		s := open(t, config.Source{Base: url, Key: ".id", Incremental: inc(config.Incremental{})}, Options{})
+		first := readAll(t, s, nil)
+		readAll(t, s, first.cursor)
+		if len(first.data) != 3 || strings.Join(asked, ",") != ","+want {
+			t.Errorf("%s: %d records, asked %q", values, len(first.data), asked)
+		}
+	}
+}
+
+// What is asked for is rounded down to what the value is counted in, and what comes by that is known too.
+func TestOverlapOfCoarseValues(t *testing.T) {
+	for _, c := range []struct {
+		kind    string
+		overlap time.Duration
+		values  string
+	}{
+		{"date", time.Hour, `"2024-01-01" "2024-01-02" "2024-01-02" "2024-01-03"`},
+		{"", 5 * time.Minute, `"2024-01-01" "2024-01-02" "2024-01-03"`},
+		{"", 30 * time.Second, `"2024-01-01T00:18Z" "2024-01-01T00:19Z" "2024-01-01T00:20Z"`},
+		{"", 1500 * time.Microsecond, `"2024-01-01T00:00:00.001Z" "2024-01-01T00:00:00.002Z" "2024-01-01T00:00:00.003Z"`},
+		{"unix", 1500 * time.Millisecond, `1700000000 1700000001 1700000002 1700000003`},
+		{"unix_ms", 90 * time.Second, `1700000000000 1700000001000 1700000091000`},
+	} {
+		values := strings.Fields(c.values)
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			since := r.FormValue("since")
+			var rows []string
+			for i, v := range values {
+				if strings.Trim(v, `"`) >= since {
+					rows = append(rows, fmt.Sprintf(`{"id":%d,"at":%s}`, i, v))
+				}
+			}
+			fmt.Fprintf(w, "[%s]", strings.Join(rows, ","))
+		})
+		s := open(t, config.Source{Base: url, Key: ".id", Incremental: inc(config.Incremental{Type: c.kind, Overlap: config.Duration(c.overlap)})}, Options{})
+		first := readAll(t, s, nil)
+		again := readAll(t, s, first.cursor)
+		third := readAll(t, s, again.cursor)
+		if len(first.data) != len(values) || len(again.data) != 0 || again.seen < 2 || len(third.data) != 0 || third.seen != again.seen {
+			t.Errorf("%s less %s: %d records, then %d (seen %d), then %d (seen %d)", c.values, c.overlap, len(first.data), len(again.data), again.seen, len(third.data), third.seen)
+		}
 	}
 }
 

@@ -109,6 +109,7 @@ func (s *Source) resolve(from *url.URL, link string) (*url.URL, error) {
 	}
 	u := from.ResolveReference(ref)
 	u.Fragment, u.RawFragment = "", ""
+	u.RawQuery = strings.ReplaceAll(u.RawQuery, " ", "%20") // a request line ends at a space
 	if err := s.client.mayGo("the link to the next page", u); err != nil {
 		return nil, err
 	}

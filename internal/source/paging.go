@@ -272,7 +272,6 @@ func (s *Source) follow(to, from *position, pg *page, link string) error {
 	if k := s.cfg.Auth.APIKey; k != nil && k.Query != "" {
 		u.RawQuery = withoutParameter(u.RawQuery, k.Query)
 	}
-	u.RawQuery = strings.ReplaceAll(u.RawQuery, " ", "%20") // a request line ends at it
 	text := s.short(u)
 	if s.secrets.text(text) != text {
 		return failf(KindBlocked, "the link to the next page carries the login in its address")
@@ -442,7 +441,7 @@ func (s *Source) guess(pg *page) (link, warning string) {
 			return text, ""
 		}
 		if warning == "" {
-			warning = fmt.Sprintf("the page has %s at %s, which is no address; if it leads to the next page, set paginate: {cursor: {from: %s, into: query.NAME}}", s.secrets.sample(raw, 40), g, g)
+			warning = fmt.Sprintf("the page has %s at %s, which does not look like an address; if it leads to the next page, set paginate: {cursor: {from: %s, into: query.NAME}}, or {next_url: %s}", s.secrets.sample(raw, 40), g, g, g)
 		}
 	}
 	for _, h := range s.hints {

@@ -486,8 +486,8 @@ func TestStructuredToken(t *testing.T) {
 	var asked []string
 	pages := map[string]string{
 		`{"size":2}`:                                    `{"hits":[{"n":1,"sort":[1,"a"]},{"n":2,"sort":[2,"b"]}]}`,
-		`{"search_after":[2,"b"],"size":2}`:             `{"hits":[{"n":3,"sort":{"key":{"S":"<&>"}}}]}`,
-		`{"search_after":{"key":{"S":"<&>"}},"size":2}`: `{"hits":[]}`,
+		`{"size":2,"search_after":[2,"b"]}`:             `{"hits":[{"n":3,"sort":{"key":{"S":"<&>"}}}]}`,
+		`{"size":2,"search_after":{"key":{"S":"<&>"}}}`: `{"hits":[]}`,
 	}
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -501,7 +501,7 @@ func TestStructuredToken(t *testing.T) {
 	if p := readAll(t, open(t, cfg, Options{}), nil); len(p.data) != 3 || len(asked) != 3 {
 		t.Errorf("%d records by %q", len(p.data), asked)
 	}
-	pages[`{"search_after":{"key":{"S":"<&>"}},"size":2}`] = `{"hits":[{"n":4,"sort":[2,"b"]}]}`
+	pages[`{"size":2,"search_after":{"key":{"S":"<&>"}}}`] = `{"hits":[{"n":4,"sort":[2,"b"]}]}`
 	if _, err := tryAll(t, open(t, cfg, Options{}), nil); err == nil || !strings.Contains(err.Error(), "loop: the token for the next page is the one of 2 pages ago") {
 		t.Errorf("a loop ends with %v", err)
 	}
@@ -510,7 +510,7 @@ func TestStructuredToken(t *testing.T) {
 // auto says when it does not understand that there is more.
 func TestAutoWarns(t *testing.T) {
 	for page, want := range map[string]string{
-		`{"items":[{}],"next":"abc"}`:                                           `the page has "abc" at .next, which is no address; if it leads to the next page, set paginate: {cursor: {from: .next, into: query.NAME}}`,
+		`{"items":[{}],"next":"abc"}`:                                           `the page has "abc" at .next, which does not look like an address; if it leads to the next page, set paginate: {cursor: {from: .next, into: query.NAME}}, or {next_url: .next}`,
 		`{"items":[{}],"next_page_token":"abc"}`:                                `the page has "abc" at .next_page_token and so seems to have a next one; set paginate: {cursor: {from: .next_page_token, into: query.NAME}} to follow it, or to none`,
 		`{"items":[{}],"has_more":true}`:                                        `the page has true at .has_more and so seems to have a next one; set paginate to follow it, or to none`,
 		`{"items":[{}],"has_more":false,"next":""}`:                             "",
@@ -748,6 +748,23 @@ func TestTotalOfNone(t *testing.T) {
 		s := open(t, config.Source{Base: url, Records: ".items[]", Paginate: paginate}, Options{})
 		if _, err := tryAll(t, s, nil); err == nil || !strings.HasPrefix(err.Error(), want+" (GET ") {
 			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// What is put into a body leaves the order of its members as it is.
+func TestSetIn(t *testing.T) {
+	for _, c := range []struct{ object, path, raw, want string }{
+		{`{"z":1,"a":{"zz":1.0,"aa":2}}`, "m", `[1, 2]`, `{"z":1,"a":{"zz":1.0,"aa":2},"m":[1, 2]}`},
+		{`{"z":1,"a":{"zz":1,"aa":2},"b":3}`, "a.zz", `"x"`, `{"z":1,"a":{"zz":"x","aa":2},"b":3}`},
+		{`{"z":1}`, "a.b.c", `7`, `{"z":1,"a":{"b":{"c":7}}}`},
+		{`{"a":null, "\u0061" : 2}`, "a.b", `7`, `{"a":{"b":7}}`},
+		{`{}`, `x"y`, `7`, `{"x\"y":7}`},
+		{`{"a":[1]}`, "a.b", `7`, ``},
+	} {
+		got, err := setIn([]byte(c.object), strings.Split(c.path, "."), []byte(c.raw))
+		if string(got) != c.want || (err != nil) != (c.want == "") {
+			t.Errorf("%s of %s: %s, %v; want %s", c.path, c.object, got, err, c.want)
 		}
 	}
 }

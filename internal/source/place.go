@@ -2,7 +2,6 @@ package source
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -44,7 +43,7 @@ func parsePlace(key, s string) (place, error) {
 type draft struct {
 	query  url.Values
 	header http.Header
-	body   map[string]any
+	body   []byte // an object; nil when nothing is put into it
 }
 
 // put writes a raw JSON value to the place: as it is into a body, as text elsewhere.
@@ -55,22 +54,11 @@ func (d *draft) put(p place, raw []byte) error {
 	case "header":
 		d.header.Set(p.name, textOf(raw))
 	case "body":
-		at := d.body
-		for i, step := range p.path {
-			if i == len(p.path)-1 {
-				at[step] = json.RawMessage(raw)
-				break
-			}
-			next, ok := at[step].(map[string]any)
-			if !ok {
-				if at[step] != nil {
-					return fmt.Errorf("body.%s leads through a value that is not an object", strings.Join(p.path, "."))
-				}
-				next = make(map[string]any)
-				at[step] = next
-			}
-			at = next
+		body, err := setIn(d.body, p.path, raw)
+		if err != nil {
+			return fmt.Errorf("body.%s leads through a value that is not an object", strings.Join(p.path, "."))
 		}
+		d.body = body
 	}
 	return nil
 }
@@ -85,25 +73,62 @@ func textOf(raw []byte) string {
 	return string(raw)
 }
 
-func decodeBody(raw []byte) (map[string]any, error) {
-	body := make(map[string]any)
+// mapping is a body that members can be put into.
+func mapping(raw []byte) ([]byte, error) {
+	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 {
-		return body, nil
+		return []byte("{}"), nil
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber() // numbers are sent as they were typed
-	if err := d.Decode(&body); err != nil || body == nil {
+	if end, err := jsonscan.Skip(raw, 0, jsonscan.MaxDepth); err != nil || end != len(raw) || raw[0] != '{' {
 		return nil, errors.New("body: to carry body.PATH it must be a mapping")
 	}
-	return body, nil
+	return raw, nil
 }
 
-func encodeBody(body map[string]any) ([]byte, error) {
-	var out bytes.Buffer
-	e := json.NewEncoder(&out)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(body); err != nil {
-		return nil, fmt.Errorf("encode request body: %w", err)
+var errNoObject = errors.New("a value on the way is not an object")
+
+// setIn gives the object with a raw JSON value at the path, and the order of its members as it was: some APIs go by it.
+func setIn(object []byte, path []string, raw []byte) ([]byte, error) {
+	out := []byte{'{'}
+	add := func(key, value []byte) {
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(append(append(out, key...), ':'), value...)
 	}
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+	inner := func(value []byte) ([]byte, error) {
+		switch {
+		case len(path) == 1:
+			return raw, nil
+		case string(value) == "null":
+			return setIn([]byte("{}"), path[1:], raw)
+		case value[0] != '{':
+			return nil, errNoObject
+		}
+		return setIn(value, path[1:], raw)
+	}
+	found := false
+	w := jsonscan.Walk(object, 0, jsonscan.MaxDepth)
+	for w.Next() {
+		value := w.Value()
+		if jsonscan.KeyIs(w.Key(), path[0]) {
+			if found { // a second one of the name would count instead
+				continue
+			}
+			found = true
+			var err error
+			if value, err = inner(value); err != nil {
+				return nil, err
+			}
+		}
+		add(w.Key(), value)
+	}
+	if !found {
+		value, err := inner([]byte("null"))
+		if err != nil {
+			return nil, err
+		}
+		add(jsonscan.AppendQuote(nil, path[0]), value)
+	}
+	return append(out, '}'), nil
 }

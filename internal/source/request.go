@@ -114,7 +114,7 @@ func (s *Source) build(p *position) (*request, error) {
 	r := &request{method: t.method, host: t.host, body: t.body}
 	if t.mutable {
 		var err error
-		if d.body, err = decodeBody(t.body); err != nil {
+		if d.body, err = mapping(t.body); err != nil {
 			return nil, err
 		}
 	}
@@ -135,11 +135,7 @@ func (s *Source) build(p *position) (*request, error) {
 	}
 	s.addLogin(&u)
 	if d.body != nil {
-		body, err := encodeBody(d.body)
-		if err != nil {
-			return nil, err
-		}
-		r.body = body
+		r.body = d.body
 		setMissing(d.header, "Content-Type", "application/json")
 	}
 	r.url, r.header = &u, d.header

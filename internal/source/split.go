@@ -433,7 +433,7 @@ func (p *splitter) walk(steps []jsonscan.Step, keep bool) error {
 		return p.element()
 	}
 	if kind != jsonscan.Object {
-		return failf(KindContent, "records %s meets a value of type %s where it expects an object with %q", p.s.records.src, kind, steps[0].Key)
+		return failf(KindContent, "records %s meets a value of type %s where it expects an object with %q%s", p.s.records.src, kind, steps[0].Key, p.begins())
 	}
 	return p.members(steps, keep)
 }
