@@ -180,7 +180,12 @@ func (s *Source) redirect(hop *request, status int, location string, redirects i
 	if err := s.client.mayGo("a redirect", to); err != nil {
 		return err
 	}
-	if status == http.StatusSeeOther || hop.method == http.MethodPost && (status == http.StatusMovedPermanently || status == http.StatusFound) {
+	moved := hop.method == http.MethodPost && (status == http.StatusMovedPermanently || status == http.StatusFound)
+	if moved && len(hop.body) > 0 {
+		// The answer to a GET without the body would be that to another question (invariant 9).
+		return failf(KindBlocked, "the API answers a POST with %d to %s, which would drop its body; set post to that address", status, s.secrets.address(to))
+	}
+	if moved || status == http.StatusSeeOther {
 		hop.method, hop.body = http.MethodGet, nil
 		hop.header = hop.header.Clone()
 		hop.header.Del("Content-Type")

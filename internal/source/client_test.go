@@ -108,6 +108,7 @@ func TestLoginStaysAtHome(t *testing.T) {
 		answer func(w http.ResponseWriter, r *http.Request)
 		allow  bool
 		post   bool
+		bare   bool // a post without a body
 		home   []string
 		away   []string
 		want   string // error
@@ -121,7 +122,10 @@ func TestLoginStaysAtHome(t *testing.T) {
 		{name: "redirect to metadata", answer: redirect(302, "http://169.254.169.254/x"), allow: true, home: []string{"GET /?k=query-key-1" + login}, want: "blocked: a redirect to 169.254.169.254: " + errMetadata.Error()},
 		{name: "redirect to a file", answer: redirect(302, "file:///etc/passwd"), home: []string{"GET /?k=query-key-1" + login}, want: "blocked: a redirect leads to what is no http or https address"},
 		{name: "post becomes get", answer: redirect(303, "/end"), post: true, home: []string{"POST /?k=query-key-1" + login, "GET /end?k=query-key-1" + login}},
-		{name: "post moved becomes get", answer: redirect(301, "/end"), post: true, home: []string{"POST /?k=query-key-1" + login, "GET /end?k=query-key-1" + login}},
+		{name: "post moved", answer: redirect(301, "/end"), post: true, home: []string{"POST /?k=query-key-1" + login}, want: "blocked: the API answers a POST with 301 to HOME/end, which would drop its body; set post to that address"},
+		{name: "post found, with the key", answer: redirect(302, "/end?k=query-key-1&t=tenant-1"), post: true, home: []string{"POST /?k=query-key-1" + login}, want: "blocked: the API answers a POST with 302 to HOME/end?k=[secret]&t=[secret], which would drop its body; set post to that address"},
+		{name: "post moved away", answer: redirect(301, other+"/x"), post: true, allow: true, home: []string{"POST /?k=query-key-1" + login}, want: "blocked: the API answers a POST with 301 to http://OTHER/x, which would drop its body; set post to that address"},
+		{name: "post without a body moved becomes get", answer: redirect(301, "/end"), bare: true, home: []string{"POST /?k=query-key-1" + login, "GET /end?k=query-key-1" + login}},
 		{name: "post stays post", answer: redirect(308, "/end"), post: true, home: []string{"POST /?k=query-key-1" + login, "POST /end?k=query-key-1" + login}},
 		{name: "post with its body away", answer: redirect(307, other+"/x"), post: true, allow: true, home: []string{"POST /?k=query-key-1" + login}, want: "blocked: a redirect leads to http://OTHER, where the body is not sent to: it may hold a login"},
 		{name: "link at home", answer: func(w http.ResponseWriter, r *http.Request) {
@@ -144,6 +148,9 @@ func TestLoginStaysAtHome(t *testing.T) {
 			if c.post {
 				cfg.Post, cfg.Body = "/", config.Body{Text: "password=hunter2"}
 			}
+			if c.bare {
+				cfg.Post = "/"
+			}
 			if c.allow {
 				cfg.Allow.Hosts = []string{host(other), "169.254.169.254"}
 			}
@@ -154,7 +161,7 @@ func TestLoginStaysAtHome(t *testing.T) {
 			if !slices.Equal(home, c.home) || !slices.Equal(away, c.away) {
 				t.Errorf("at home %q, want %q\naway %q, want %q", home, c.home, away, c.away)
 			}
-			want := strings.ReplaceAll(c.want, "OTHER", host(other))
+			want := strings.NewReplacer("OTHER", host(other), "HOME", base).Replace(c.want)
 			if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want+" (") {
 				t.Errorf("error\n got %v\nwant %s", err, want)
 			}
