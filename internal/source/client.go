@@ -98,11 +98,16 @@ func (s *Source) ask(ctx context.Context, r *request) (*answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if a.status == http.StatusUnauthorized && s.tokens != nil && try == 0 && s.cfg.On[a.status] == "" {
-			// The token may have been withdrawn before its time. Once is enough to know.
-			s.tokens.drop(token)
-			a.close()
-			continue
+		if a.status == http.StatusUnauthorized && s.tokens != nil {
+			// The token may have been withdrawn before its time.
+			switch on := s.cfg.On[a.status]; {
+			case on == "" && try == 0: // once is enough to know
+				s.tokens.drop(token)
+				a.close()
+				continue
+			case on == "retry": // whose next try needs another one
+				s.tokens.drop(token)
+			}
 		}
 		return a, nil
 	}

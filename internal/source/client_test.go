@@ -469,6 +469,27 @@ func TestOAuth2(t *testing.T) {
 	}
 }
 
+// A 401 that is to be tried again is tried with another token.
+func TestOAuth2RetriesWithAnotherToken(t *testing.T) {
+	issued := 0
+	base := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", jsonType)
+		switch {
+		case r.URL.Path == "/token":
+			issued++
+			fmt.Fprintf(w, `{"access_token":"token-%d","expires_in":3600}`, issued)
+		case r.Header.Get("Authorization") != "Bearer token-3":
+			w.WriteHeader(401)
+		default:
+			fmt.Fprint(w, "[1]")
+		}
+	})
+	cfg := config.Source{Base: base, Retries: 2, On: map[int]string{401: "retry"}, Auth: config.SourceAuth{OAuth2: &config.OAuth2{TokenURL: base + "/token", Style: "header"}}}
+	if p, err := tryAll(t, open(t, quick(cfg), Options{}), nil); err != nil || len(p.data) != 1 || issued != 3 {
+		t.Errorf("%d records with %d tokens, %v", len(p.data), issued, err)
+	}
+}
+
 func TestMetadataAddresses(t *testing.T) {
 	for a, want := range map[string]bool{
 		"169.254.169.254": true, "169.254.170.2": true, "::ffff:169.254.169.254": true, "64:ff9b::a9fe:a9fe": true, "fd00:ec2::254": true,
