@@ -112,7 +112,7 @@ func (t *tokens) get(ctx context.Context, s *Source) (string, error) {
 	if text, ok := t.valid(); ok { // somebody else has renewed it
 		return text, nil
 	}
-	got, err := t.cfg.Token(context.WithValue(ctx, oauth2.HTTPClient, t.client))
+	got, err := t.fetch(context.WithValue(ctx, oauth2.HTTPClient, t.client))
 	if err != nil {
 		return "", t.explain(ctx, s, err)
 	}
@@ -127,6 +127,28 @@ func (t *tokens) get(ctx context.Context, s *Source) (string, error) {
 	t.current.Store(fresh)
 	return fresh.text, nil
 }
+
+// fetch asks for a token. Where no style is set, the header is tried and then the form, and what works is kept; but a
+// server that asks to be left alone is not asked at once in the other style. Only the holder of the turn may call it.
+func (t *tokens) fetch(ctx context.Context) (*oauth2.Token, error) {
+	if t.cfg.AuthStyle != oauth2.AuthStyleAutoDetect {
+		return t.cfg.Token(ctx)
+	}
+	t.cfg.AuthStyle = oauth2.AuthStyleInHeader
+	got, err := t.cfg.Token(ctx)
+	var refused *oauth2.RetrieveError
+	if err != nil && !(errors.As(err, &refused) && mayPass(refused.Response.StatusCode)) {
+		t.cfg.AuthStyle = oauth2.AuthStyleInParams
+		got, err = t.cfg.Token(ctx)
+	}
+	if err != nil {
+		t.cfg.AuthStyle = oauth2.AuthStyleAutoDetect
+	}
+	return got, err
+}
+
+// mayPass says whether a token endpoint's status speaks of its state, not of the login.
+func mayPass(status int) bool { return statusVerdict(status, nil) == verdictRetry }
 
 func (t *tokens) valid() (string, bool) {
 	c := t.current.Load()
@@ -172,10 +194,9 @@ func (t *tokens) explain(ctx context.Context, s *Source, err error) *Error {
 	if refused.ErrorDescription != "" {
 		e.Detail += ": " + s.secrets.sample([]byte(refused.ErrorDescription), 120)
 	}
-	if v := statusVerdict(status, nil); v == verdictRetry {
-		e.again = true
-	} else {
+	if e.again = mayPass(status); !e.again {
 		e.Detail += "; check client_id and client_secret"
 	}
+	e.obey(refused.Response.Header)
 	return e
 }

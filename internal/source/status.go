@@ -66,19 +66,25 @@ func (a *answer) statusError() *Error {
 	case a.status >= 300 && a.status < 400:
 		detail.WriteString("; the answer is no redirect that can be followed")
 	}
-	e.again = statusVerdict(a.status, s.cfg.On) == verdictRetry
-	wait, asked := parseRetryAfter(a.header.Get("Retry-After"), a.header.Get("Date"), time.Now())
-	if a.status == http.StatusTooManyRequests || asked && (e.again || a.status == http.StatusServiceUnavailable) {
-		e.Kind = KindRateLimited
-		if asked {
-			e.RetryAt = time.Now().Add(wait)
-			e.wait = wait
-			e.asked = true
-			detail.WriteString("; asks to come back in " + wait.Round(time.Millisecond).String())
-		}
-	}
 	e.Detail = detail.String()
+	e.again = statusVerdict(a.status, s.cfg.On) == verdictRetry
+	e.obey(a.header)
 	return e
+}
+
+// obey takes in the Retry-After of the answer that e tells of, once all else of e is known.
+func (e *Error) obey(h http.Header) {
+	wait, asked := parseRetryAfter(h.Get("Retry-After"), h.Get("Date"), time.Now())
+	if e.Status != http.StatusTooManyRequests && !(asked && (e.again || e.Status == http.StatusServiceUnavailable)) {
+		return
+	}
+	e.Kind = KindRateLimited
+	if asked {
+		e.RetryAt = time.Now().Add(wait)
+		e.wait = wait
+		e.asked = true
+		e.Detail += "; asks to come back in " + wait.Round(time.Millisecond).String()
+	}
 }
 
 // maxRetryAfter keeps absurd values from overflowing.
