@@ -490,6 +490,49 @@ func TestOAuth2RetriesWithAnotherToken(t *testing.T) {
 	}
 }
 
+// namedTurns hears for which hosts turns are taken.
+type namedTurns struct{ hosts []string }
+
+func (n *namedTurns) Reserve(_ context.Context, host string, _ int, _ time.Duration) (time.Time, error) {
+	n.hosts = append(n.hosts, host)
+	return time.Time{}, nil
+}
+
+// A host has one rate, however it is spelt, in this process and among all that share the rate.
+func TestRateIsOfTheHost(t *testing.T) {
+	for _, c := range []struct {
+		one, other string
+		want       string // host
+		apart      bool
+	}{
+		{one: "https://api.example.com/a", other: "https://API.Example.com:443/b", want: "api.example.com"},
+		{one: "http://api.example.com", other: "http://api.example.com:80", want: "api.example.com"},
+		{one: "http://api.example.com", other: "https://api.example.com", want: "api.example.com"},
+		{one: "http://api.example.com", other: "http://api.example.com:", want: "api.example.com"},
+		{one: "https://[2001:DB8::443]", other: "https://[2001:db8::443]:443", want: "[2001:db8::443]"},
+		{one: "https://api.example.com", other: "https://api.example.com:80", want: "api.example.com", apart: true},
+		{one: "http://api.example.com:8080", other: "http://api.example.com:443", want: "api.example.com:8080", apart: true},
+	} {
+		turns := &namedTurns{}
+		limits := NewLimiters(turns)
+		source := func(base string) *Source {
+			return open(t, config.Source{Base: base, Rate: config.Rate{Count: 1, Per: time.Second}}, Options{Limiters: limits})
+		}
+		one, other := source(c.one), source(c.other)
+		if err := one.limiter.wait(t.Context()); err != nil || !slices.Equal(turns.hosts, []string{c.want}) {
+			t.Errorf("%s: %v, took turns of %q, want %s", c.one, err, turns.hosts, c.want)
+		}
+		if apart := one.limiter != other.limiter; apart != c.apart {
+			t.Errorf("%s and %s: apart is %t, want %t", c.one, c.other, apart, c.apart)
+		}
+		one.Close()
+		other.Close()
+		if len(limits.hosts) != 0 {
+			t.Errorf("%s and %s: %d hosts are left", c.one, c.other, len(limits.hosts))
+		}
+	}
+}
+
 func TestMetadataAddresses(t *testing.T) {
 	for a, want := range map[string]bool{
 		"169.254.169.254": true, "169.254.170.2": true, "::ffff:169.254.169.254": true, "64:ff9b::a9fe:a9fe": true, "fd00:ec2::254": true,

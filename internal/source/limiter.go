@@ -3,6 +3,8 @@ package source
 import (
 	"context"
 	"math"
+	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +42,17 @@ type limiter struct {
 	bucket *rate.Limiter
 	shared *share                 // nil: bucket decides
 	rates  map[*Source]rate.Limit // guarded by Limiters.mu
+}
+
+// ratedHost is what a rate goes by: the host and its port, however they are spelt. What is asked by http and by https at
+// their usual ports is one host.
+func ratedHost(u *url.URL) string {
+	host := strings.ToLower(u.Host)
+	switch port := u.Port(); u.Scheme + port {
+	case "http", "http80", "https", "https443": // no port may be typed with its colon
+		host = strings.TrimSuffix(host, ":"+port)
+	}
+	return host
 }
 
 // join makes s one of the host's sources, until leave.

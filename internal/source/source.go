@@ -59,6 +59,7 @@ type Source struct {
 	tokens   *tokens // nil without oauth2
 	limiters *Limiters
 	host     string
+	rated    string // host, as rates know it
 	limiter  *limiter
 	policy   retry.Policy
 
@@ -90,7 +91,7 @@ func New(cfg config.Source, opt Options) (*Source, error) {
 		return nil, fmt.Errorf("source of %s: %w", opt.Pipeline, err)
 	}
 	if s.first != nil {
-		s.limiter = s.limiters.join(s.host, s, cfg.Rate)
+		s.limiter = s.limiters.join(s.rated, s, cfg.Rate)
 	}
 	return s, nil
 }
@@ -166,6 +167,7 @@ func (s *Source) prepare(opt *Options) (err error) {
 		return err
 	}
 	s.host = s.template.url.Host
+	s.rated = ratedHost(s.template.url)
 	s.client = newClient(cfg, opt, s.template.url)
 	if cfg.Auth.OAuth2 != nil {
 		if s.tokens, err = newTokens(cfg.Auth.OAuth2, s.client, cfg.Timeout.D()); err != nil {
@@ -401,7 +403,7 @@ func (s *Source) Close() {
 	if s.first == nil {
 		return
 	}
-	s.limiters.leave(s.host, s)
+	s.limiters.leave(s.rated, s)
 	s.client.close()
 }
 
