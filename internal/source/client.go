@@ -136,11 +136,17 @@ func (s *Source) send(ctx context.Context, r *request, header http.Header) (*ans
 		if next, ok := redirected(resp); ok && s.cfg.On[resp.StatusCode] == "" {
 			drain(resp.Body)
 			s.observer.Request(hop.url.Host, resp.StatusCode, time.Since(w.since), 0)
+			w.rest() // the wait for the rate counts towards no timeout
 			err := s.redirect(&hop, resp.StatusCode, next, redirects)
+			if err == nil && ratedHost(hop.url) == s.rated && s.limiter.wait(ctx) != nil {
+				err = ended(ctx)
+			}
 			if err != nil {
 				w.close()
 				return nil, err
 			}
+			w.since = time.Now()
+			w.timer.Reset(max(w.left, 1))
 			continue
 		}
 		w.rest()

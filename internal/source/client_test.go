@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -530,6 +531,67 @@ func TestRateIsOfTheHost(t *testing.T) {
 		if len(limits.hosts) != 0 {
 			t.Errorf("%s and %s: %d hosts are left", c.one, c.other, len(limits.hosts))
 		}
+	}
+}
+
+// A redirect within a host is a request to it like any other, and waiting for its turn counts towards no timeout; a page's
+// time is that of all its requests.
+func TestRateOfRedirects(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		to   string
+		page config.Duration
+		stop time.Duration // when the context ends
+		want string        // error, or ""
+		at   []time.Duration
+	}{
+		{name: "the same host", to: "/end", page: second, at: []time.Duration{0, 8 * time.Second, 16 * time.Second, 24 * time.Second}},
+		{name: "the same host, in another spelling", to: "http://LOCALHOST:80/end", page: second, at: []time.Duration{0, 8 * time.Second, 16 * time.Second, 24 * time.Second}},
+		{name: "another host", to: "http://other.test/end", page: second, at: []time.Duration{0, 0, 8 * time.Second, 8 * time.Second}},
+		{name: "stopped while it waits", to: "/end", page: second, stop: 12 * time.Second, want: "timeout: the time for the whole request or run is over (GET http://localhost)", at: []time.Duration{0, 8 * time.Second}},
+		{name: "slow hops", to: "/slow", page: 7 * second, want: "timeout: the page took longer than 7s (GET http://localhost)", at: []time.Duration{0, 8 * time.Second, 16 * time.Second}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var at []time.Duration
+				start := time.Now()
+				n := newFakeNet(t, func(w http.ResponseWriter, r *http.Request) {
+					at = append(at, time.Since(start))
+					switch r.URL.Path {
+					case "/slow":
+						select {
+						case <-time.After(4 * time.Second):
+							http.Redirect(w, r, "/slow", http.StatusFound)
+						case <-r.Context().Done():
+						}
+					case "/end":
+						fmt.Fprint(w, "[1]")
+					default:
+						http.Redirect(w, r, c.to, http.StatusFound)
+					}
+				})
+				cfg := config.Source{Base: "http://localhost", Rate: config.Rate{Count: 1, Per: 8 * time.Second}, Timeouts: config.Timeouts{Page: c.page}, Allow: config.Allow{Hosts: []string{"other.test"}}}
+				s := open(t, cfg, Options{dial: n.dial})
+				ctx := t.Context()
+				if c.stop > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, c.stop)
+					defer cancel()
+				}
+				var err error
+				for i := 0; i < 2 && err == nil; i++ {
+					_, err = s.Fetch(ctx)
+				}
+				s.Close()
+				synctest.Wait() // until the handlers have ended
+				if err == nil && c.want != "" || err != nil && err.Error() != c.want {
+					t.Errorf("error %v, want %s", err, c.want)
+				}
+				if !slices.Equal(at, c.at) {
+					t.Errorf("asked at %v, want %v", at, c.at)
+				}
+			})
+		})
 	}
 }
 
