@@ -1,12 +1,18 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -80,7 +86,7 @@ func newTokens(cfg *config.OAuth2, c *client, timeout time.Duration) (*tokens, e
 		},
 		// A redirect would carry the secret on: it is an answer like any other, and not the one that is wanted.
 		client: &http.Client{
-			Transport:     c.transport,
+			Transport:     lenient{c.transport},
 			Timeout:       timeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -96,6 +102,46 @@ func newTokens(cfg *config.OAuth2, c *client, timeout time.Duration) (*tokens, e
 		t.cfg.AuthStyle = oauth2.AuthStyleInParams
 	}
 	return t, nil
+}
+
+// lenient is a transport to token endpoints whose expires_in is more than the oauth2 package can read: it takes whole
+// numbers only, and fails for good at others.
+type lenient struct{ http.RoundTripper }
+
+func (l lenient) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := l.RoundTripper.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // as much as the oauth2 package reads
+	_ = resp.Body.Close()
+	if err != nil {
+		return nil, fmt.Errorf("read token: %w", err)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(wholeSeconds(body)))
+	return resp, nil
+}
+
+// wholeSeconds makes a whole number of a token's expires_in, and none of one that makes no sense: a token without an end is
+// renewed when it is refused. What is no JSON object, or has no expires_in, stays as it is.
+func wholeSeconds(body []byte) []byte {
+	const name = "expires_in"
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(body, &fields) != nil || fields[name] == nil {
+		return body
+	}
+	typed := strings.Trim(string(fields[name]), `" `) // some send it as a text
+	seconds, err := strconv.ParseFloat(typed, 64)
+	if err == nil && seconds > 0 {
+		fields[name] = strconv.AppendInt(nil, int64(max(1, min(seconds, math.MaxInt32))), 10)
+	} else {
+		delete(fields, name)
+	}
+	whole, err := json.Marshal(fields)
+	if err != nil {
+		return body
+	}
+	return whole
 }
 
 // get returns a token that is good for a while yet. It blocks while one is fetched, until ctx ends. Errors are *Error.

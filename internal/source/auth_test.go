@@ -3,6 +3,7 @@ package source
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"testing"
@@ -63,6 +64,65 @@ func TestTokenRetryAfter(t *testing.T) {
 				}
 				if !slices.Equal(asked, c.asked) || !slices.Equal(w.retries, c.retries) {
 					t.Errorf("asked at %v, want %v; retries %q, want %q", asked, c.asked, w.retries, c.retries)
+				}
+				s.Close()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// A token is taken whatever is said of its life, and what makes no sense is none.
+func TestTokenLife(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		body string
+		life time.Duration // 0: without an end
+		want string        // error, or ""
+	}{
+		{name: "whole", body: `"expires_in":3600`, life: time.Hour},
+		{name: "as a text", body: `"expires_in":"3600"`, life: time.Hour},
+		{name: "a fraction", body: `"expires_in":3599.9`, life: 3599 * time.Second},
+		{name: "a fraction as a text", body: `"expires_in":" 3599.9 "`, life: 3599 * time.Second},
+		{name: "less than a second", body: `"expires_in":0.5`, life: time.Second},
+		{name: "with an exponent", body: `"expires_in":3.6e3`, life: time.Hour},
+		{name: "large", body: `"expires_in":1e10`, life: math.MaxInt32 * time.Second},
+		{name: "too large for a number", body: `"expires_in":1e999`},
+		{name: "zero", body: `"expires_in":0`},
+		{name: "below zero", body: `"expires_in":-1`},
+		{name: "empty", body: `"expires_in":""`},
+		{name: "null", body: `"expires_in":null`},
+		{name: "a word", body: `"expires_in":"NaN"`},
+		{name: "a list", body: `"expires_in":[3600]`},
+		{name: "not said", body: `"scope":"a"`},
+		{name: "no JSON", body: `"scope"`, want: "auth: get token from http://localhost/token: oauth2: cannot parse json: invalid character '}' after object key (GET http://localhost)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newFakeNet(t, func(w http.ResponseWriter, r *http.Request) {
+					switch r.URL.Path {
+					case "/token":
+						reply(jsonType, `{"access_token":"a<\u0026>b",`+c.body+`}`)(w, r)
+					default:
+						fmt.Fprintf(w, "[%q]", r.Header.Get("Authorization"))
+					}
+				})
+				s := open(t, config.Source{Base: "http://localhost", Auth: config.SourceAuth{OAuth2: &config.OAuth2{TokenURL: "http://localhost/token"}}}, Options{dial: n.dial})
+				p, err := tryAll(t, s, nil)
+				if err == nil && c.want != "" || err != nil && err.Error() != c.want {
+					t.Errorf("error %v, want %s", err, c.want)
+				}
+				if c.want == "" && !slices.Equal(p.data, []string{`"Bearer a<&>b"`}) {
+					t.Errorf("sent %q", p.data)
+				}
+				if token := s.tokens.current.Load(); token != nil {
+					var end time.Time
+					if c.life > 0 {
+						end = time.Now().Add(c.life - min(c.life/5, time.Minute))
+					}
+					if !token.renewAt.Equal(end) {
+						t.Errorf("renewed at %s, want %s", token.renewAt, end)
+					}
 				}
 				s.Close()
 				synctest.Wait()
