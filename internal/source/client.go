@@ -73,6 +73,7 @@ type answer struct {
 	status  int
 	header  http.Header
 	length  int64    // of the body as sent; -1 when unknown
+	unended bool     // nothing but the closing of the connection marks its end
 	url     *url.URL // after redirects
 	watch   *watch
 	body    body
@@ -151,6 +152,7 @@ func (s *Source) send(ctx context.Context, r *request, header http.Header) (*ans
 		}
 		w.rest()
 		a := &answer{s: s, status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, url: hop.url, watch: w, raw: resp.Body, at: hop.url.Host}
+		a.unended = resp.ProtoMajor == 1 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0
 		if err := a.body.open(s, resp, w); err != nil {
 			a.close()
 			return nil, err
@@ -185,6 +187,7 @@ func (s *Source) redirect(hop *request, status int, location string, redirects i
 	}
 	to := hop.url.ResolveReference(ref)
 	to.Fragment, to.RawFragment = "", ""
+	to.RawQuery = strings.ReplaceAll(to.RawQuery, " ", "%20") // a request line ends at a space
 	if hop.url.Scheme == "https" && to.Scheme == "http" {
 		return failf(KindBlocked, "a redirect to %s leaves https", origin(to))
 	}

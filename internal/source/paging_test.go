@@ -704,10 +704,14 @@ func TestUnreadLink(t *testing.T) {
 	}
 }
 
-// A space in the address of the next page would end the request line.
+// A space in the address of the next page, or of a redirect, would end the request line.
 func TestNextLinkWithSpace(t *testing.T) {
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.FormValue("filter") == "a gt 3" {
+			if r.URL.Path == "/" {
+				w.Header().Set("Location", "/y z?filter=a gt 3")
+				w.WriteHeader(http.StatusFound)
+			}
 			fmt.Fprint(w, `{"data":[2]}`)
 			return
 		}

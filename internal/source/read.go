@@ -161,6 +161,9 @@ func (r *reading) once(ctx context.Context) error {
 			return err
 		}
 		pg.envelope, pg.ndjson = p.envelope, p.ndjson
+		if p.ndjson && a.unended && !a.body.packed {
+			r.warning = join(r.warning, "nothing says that the lines are all there: the server marks their end by closing the connection, as a broken one does")
+		}
 		s.lastSize.Store(min(p.base+int64(len(p.buf)), partBytes))
 		a.close()
 		return r.last(ctx, p, pg, false)

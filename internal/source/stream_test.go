@@ -458,3 +458,20 @@ func FuzzLines(f *testing.F) {
 		}
 	})
 }
+
+// Lines that end where the connection is closed may be cut off behind any of them.
+func TestLinesWithoutAnEnd(t *testing.T) {
+	const warning = "nothing says that the lines are all there: the server marks their end by closing the connection, as a broken one does"
+	for answer, want := range map[string]string{
+		"HTTP/1.0 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n1\n2\n":                                                 warning,
+		"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n1\n2\n":                            warning,
+		"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 4\r\n\r\n1\n2\n":                            "",
+		"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n1\n2\n\r\n0\r\n\r\n": "",
+		"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n[1,2]":                                                      "",
+	} {
+		s := open(t, config.Source{Base: serve(t, raw(answer))}, Options{})
+		if p := readAll(t, s, nil); strings.Join(p.data, " ") != "1 2" || strings.Join(p.warnings, "; ") != want {
+			t.Errorf("%q: %v, warnings %q", answer, p.data, p.warnings)
+		}
+	}
+}
