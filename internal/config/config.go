@@ -103,7 +103,7 @@ type Pipeline struct {
 	Jitter    Duration `yaml:"jitter" default:"0s" doc:"Start each scheduled run up to this much later, at random."`
 	Missed    string   `yaml:"missed" default:"once" enum:"once|skip" doc:"Ticks missed while ferry was down: run once at the start, or skip them."`
 	Timeout   Duration `yaml:"timeout" default:"6h" doc:"Longest time for one run."`
-	Stall     Duration `yaml:"stall" default:"10m" doc:"A run that commits nothing and reads no page for this long is ended as stalled."`
+	Stall     Duration `yaml:"stall" default:"10m" doc:"A run that commits nothing and reads no page for this long is ended as stalled. Waits for a Retry-After or a rate do not count."`
 	Paused    bool     `yaml:"paused" doc:"Start out paused: no scheduled runs until resumed."`
 	Commit    Commit   `yaml:"commit" doc:"How much is written to the queue at once."`
 }

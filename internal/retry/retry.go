@@ -94,6 +94,7 @@ func Do(ctx context.Context, p Policy, f func(ctx context.Context) error) error 
 			}
 			if after.Wait > 0 { // at once, try after try, would be a burst
 				wait = after.Wait
+				announce(ctx, wait, true)
 			}
 		}
 		if p.OnRetry != nil {
@@ -144,4 +145,28 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+type announceKey struct{}
+
+// Announce returns a context in which f hears, before they begin, of the waits that somebody else decides: those that
+// the other side asked for (asked), and those for a turn. Who watches for silence can tell them from it. Waits that Do
+// chooses itself are not among them.
+func Announce(ctx context.Context, f func(until time.Time, asked bool)) context.Context {
+	return context.WithValue(ctx, announceKey{}, f)
+}
+
+func announce(ctx context.Context, d time.Duration, asked bool) {
+	if d <= 0 {
+		return
+	}
+	if f, ok := ctx.Value(announceKey{}).(func(time.Time, bool)); ok {
+		f(time.Now().Add(d), asked)
+	}
+}
+
+// AwaitTurn is Sleep for a turn that comes in d: one that others, or a rate, leave to the caller.
+func AwaitTurn(ctx context.Context, d time.Duration) error {
+	announce(ctx, d, false)
+	return Sleep(ctx, d)
 }

@@ -3,6 +3,7 @@ package retry_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -112,4 +113,47 @@ func TestDoStopsWithItsContext(t *testing.T) {
 			t.Fatalf("err = %v, want both the failure and the deadline", err)
 		}
 	})
+}
+
+// What others decide is announced before it begins; what Do chooses itself is not, or an outage without end would look
+// like a wait that was asked for.
+func TestAnnounce(t *testing.T) {
+	tests := []struct {
+		name string
+		f    func(ctx context.Context) error
+		want string
+	}{
+		{"asked for", func(ctx context.Context) error {
+			return retry.Do(ctx, retry.Policy{Retries: 1, MaxAfter: time.Minute}, func(context.Context) error { return retry.After(errFlaky, 17*time.Second) })
+		}, "17s true"},
+		{"asked for too much", func(ctx context.Context) error {
+			return retry.Do(ctx, retry.Policy{Retries: 1, MaxAfter: time.Minute}, func(context.Context) error { return retry.After(errFlaky, time.Hour) })
+		}, ""},
+		{"asked for nothing", func(ctx context.Context) error {
+			return retry.Do(ctx, retry.Policy{Retries: 1}, func(context.Context) error { return retry.After(errFlaky, 0) })
+		}, ""},
+		{"chosen", func(ctx context.Context) error {
+			return retry.Do(ctx, retry.Policy{Retries: 9}, func(context.Context) error { return errFlaky })
+		}, ""},
+		{"turn", func(ctx context.Context) error { return retry.AwaitTurn(ctx, time.Minute) }, "1m0s false"},
+		{"turn at once", func(ctx context.Context) error { return retry.AwaitTurn(ctx, 0) }, ""},
+		{"sleep", func(ctx context.Context) error { return retry.Sleep(ctx, time.Minute) }, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start, got := time.Now(), ""
+				_ = tt.f(retry.Announce(t.Context(), func(until time.Time, asked bool) {
+					if time.Now() != start {
+						t.Error("announced after it had begun")
+					}
+					got += fmt.Sprintf("%s %t", until.Sub(start), asked)
+				}))
+				if got != tt.want {
+					t.Errorf("announced %q, want %q", got, tt.want)
+				}
+				_ = tt.f(t.Context()) // nobody listens
+			})
+		})
+	}
 }

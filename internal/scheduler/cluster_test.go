@@ -354,6 +354,54 @@ func TestCutOffRunIsNotResumedBeforeRetryAt(t *testing.T) {
 	})
 }
 
+// A run that is stopped while it waits as the upstream asked is gone on with when that wait is over: not before, and not
+// only at the next tick.
+func TestStoppedWaitIsGoneOnWith(t *testing.T) {
+	for name, tt := range map[string]struct {
+		p      Pipeline
+		paused bool // at minute 20, resumed at minute 50
+		want   []float64
+	}{
+		"once":   {Pipeline{Cron: "0 */6 * * *"}, false, []float64{41, 360}},
+		"skip":   {Pipeline{Cron: "0 */6 * * *", Missed: MissedSkip}, false, []float64{360}},
+		"paused": {Pipeline{Cron: "0 */6 * * *"}, true, []float64{360}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				start := time.Now()
+				store := newMemory()
+				tt.p.Name = "orders"
+				a := startInstance(t, store, "local", func(ctx context.Context, _ Info) (Outcome, error) {
+					return Outcome{}, asked(ctx, 40*time.Minute)
+				}, tt.p)
+				pass(time.Minute)
+				run, _, err := a.Trigger(t.Context(), "orders", "request")
+				if err != nil {
+					t.Fatal(err)
+				}
+				pass(time.Minute)
+				stop(t, a.Scheduler)
+				b := startInstance(t, store, "local", nil, tt.p)
+				if run, err = b.Get(t.Context(), run.ID); err != nil || run.Status != Cancelled || run.RetryAt == nil {
+					t.Errorf("run = %+v, %v, want it cancelled and the time to come back", run, err)
+				}
+				pass(18 * time.Minute)
+				if tt.paused {
+					if err := b.Pause(t.Context(), "orders"); err != nil {
+						t.Fatal(err)
+					}
+					pass(30 * time.Minute)
+					if err := b.Resume(t.Context(), "orders"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				pass(time.Until(start.Add(6*time.Hour + time.Minute)))
+				wantTimes(t, b.runner, start, tt.want...)
+			})
+		})
+	}
+}
+
 func TestStoreOutageDelaysRuns(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		start := time.Now()

@@ -98,7 +98,11 @@ func (p *pipeline) plan(m mark, pause pause, now time.Time) time.Time {
 		return time.Time{}
 	}
 	at := tick.Add(jitter(p.Name, tick, p.Jitter))
-	if m.RetryAt != nil {
+	switch {
+	case m.RetryAt == nil:
+	case m.Cut && m.RetryAt.After(pause.Since): // nothing is made up for a pause
+		at = *m.RetryAt
+	default:
 		at = latest(at, *m.RetryAt)
 	}
 	return utc(at)
@@ -207,7 +211,7 @@ func (s *Scheduler) open(ctx context.Context, p *pipeline, trigger string, sched
 		Started: utc(now), LastProgress: utc(now), Instance: s.cfg.Instance,
 	}
 	m.through(p.schedule, run.Started)
-	m.Run, m.Open = run.ID, true
+	m.Run, m.Open, m.Cut = run.ID, true, false
 	// The mark first: of a start that ends between the two it says that there is something to settle. A run that no mark
 	// names would be running in the history for ever.
 	if rev, err = s.records.putMark(ctx, p.Name, m, rev); err != nil {
@@ -246,7 +250,7 @@ func (s *Scheduler) settle(ctx context.Context, p *pipeline, m *mark, rev *uint6
 		}
 		s.cfg.OnUpdate(run)
 	}
-	m.Open = false
+	m.Open, m.Cut = false, p.Missed != MissedSkip
 	*rev, err = s.records.putMark(ctx, p.Name, *m, *rev)
 	return err
 }
@@ -259,7 +263,7 @@ func (s *Scheduler) execute(ctx context.Context, p *pipeline, a *active, info In
 	go func() { defer close(watched); a.watch(over, p.Timeout, p.Stall) }()
 	go func() { defer close(reported); s.report(ctx, a, over) }()
 
-	out, stack, err := call(ctx, s.cfg.Runner, info)
+	out, stack, err := call(retry.Announce(ctx, a.waiting), s.cfg.Runner, info)
 	cause := context.Cause(ctx)
 	close(over)
 	<-watched

@@ -65,7 +65,8 @@ type Run struct {
 type Runner interface {
 	// Run blocks until the run has ended. When ctx ends it stops at the next commit; context.Cause(ctx) is one of
 	// ErrStalled, ErrTimeout, ErrFenced, ErrCancelled and ErrStopping. An error without a Status in the Outcome makes
-	// the run Failed, or what the cause stands for; its text is the Reason unless the Outcome has one.
+	// the run Failed, or what the cause stands for; its text is the Reason unless the Outcome has one. Waits that are
+	// announced in ctx (retry.Announce) are no silence.
 	Run(ctx context.Context, run Info) (Outcome, error)
 }
 
@@ -119,6 +120,8 @@ type active struct {
 	mu     sync.Mutex
 	run    Run
 	alive  time.Time // last sign of life, with the monotonic clock
+	waits  time.Time // end of the latest wait that it was told to make
+	asked  time.Time // the same, of those that the upstream asked for
 	change int       // grows with each change of run
 }
 
@@ -139,10 +142,22 @@ func (a *active) snapshot() Run {
 	return a.run
 }
 
+// waiting hears of a wait that the run was told to make.
+func (a *active) waiting(until time.Time, asked bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waits = until
+	if asked {
+		a.asked = until
+	}
+}
+
+// silence is how long there has been no sign of life, and nothing that the run was told to wait for. It is negative
+// during such a wait.
 func (a *active) silence() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return time.Since(a.alive)
+	return time.Since(latest(a.alive, a.waits))
 }
 
 // changedSince tells whether the run has changed since the mark was taken, and gives the new mark.
@@ -162,8 +177,11 @@ func (a *active) end(cause error, out Outcome, err error) Run {
 	if out.Counters != (Counters{}) {
 		r.Counters = out.Counters
 	}
-	if !out.RetryAt.IsZero() {
-		at := utc(out.RetryAt)
+	at := utc(out.RetryAt)
+	if asked := utc(a.asked); at.IsZero() && asked.After(now) {
+		at = asked // the run was cut off while it waited, which takes nothing from what the upstream asked for
+	}
+	if !at.IsZero() {
 		r.RetryAt = &at
 	}
 	r.Ended = &now

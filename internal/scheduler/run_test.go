@@ -9,8 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/retry"
 	"ferry/internal/state"
 )
+
+// asked waits as an upstream wants it.
+func asked(ctx context.Context, d time.Duration) error {
+	return retry.Do(ctx, retry.Policy{Retries: 1, MaxAfter: d}, func(context.Context) error { return retry.After(errors.New("429"), d) })
+}
 
 func TestRunsAreEnded(t *testing.T) {
 	tests := []struct {
@@ -22,6 +28,7 @@ func TestRunsAreEnded(t *testing.T) {
 		status  Status
 		reason  string
 		counted int64
+		retryAt time.Duration
 	}{
 		{
 			name: "stalled", p: Pipeline{Stall: 10 * time.Minute, Timeout: time.Hour}, after: 10 * time.Minute, cause: ErrStalled, status: Stalled,
@@ -34,6 +41,38 @@ func TestRunsAreEnded(t *testing.T) {
 				info.Progress(Progress{Counters: Counters{Read: 3, Published: 3}})
 				<-ctx.Done()
 				return Outcome{}, ctx.Err()
+			},
+		},
+		{
+			name: "not while it waits for its turn", p: Pipeline{Stall: 10 * time.Minute}, after: 50 * time.Minute, cause: ErrStalled, status: Stalled, counted: 3,
+			run: func(ctx context.Context, info Info) (Outcome, error) {
+				go func() { // what was read before is committed meanwhile
+					time.Sleep(time.Minute)
+					info.Progress(Progress{Counters: Counters{Read: 3, Published: 3}})
+				}()
+				if err := retry.AwaitTurn(ctx, 40*time.Minute); err != nil {
+					return Outcome{}, err
+				}
+				<-ctx.Done()
+				return Outcome{}, ctx.Err()
+			},
+		},
+		{
+			name: "not while it waits as the upstream asked", p: Pipeline{Stall: 10 * time.Minute}, after: 50 * time.Minute, cause: ErrStalled, status: Stalled,
+			run: func(ctx context.Context, _ Info) (Outcome, error) {
+				_ = asked(ctx, 40*time.Minute)
+				<-ctx.Done()
+				return Outcome{}, ctx.Err()
+			},
+		},
+		{
+			name: "timeout in spite of such a wait", p: Pipeline{Stall: 10 * time.Minute, Timeout: time.Hour}, after: time.Hour, cause: ErrTimeout, status: Failed, retryAt: 90 * time.Minute,
+			run: func(ctx context.Context, _ Info) (Outcome, error) { return Outcome{}, asked(ctx, 90*time.Minute) },
+		},
+		{
+			name: "waits that nobody asked for", p: Pipeline{Stall: 10 * time.Minute}, after: 10 * time.Minute, cause: ErrStalled, status: Stalled,
+			run: func(ctx context.Context, _ Info) (Outcome, error) {
+				return Outcome{}, retry.Do(ctx, retry.Policy{Retries: -1}, func(context.Context) error { return errors.New("the queue is away") })
 			},
 		},
 		{
@@ -79,6 +118,9 @@ func TestRunsAreEnded(t *testing.T) {
 				}
 				if took := got.Ended.Sub(got.Started); took != tt.after {
 					t.Errorf("ended after %s, want %s", took, tt.after)
+				}
+				if (got.RetryAt != nil) != (tt.retryAt > 0) || got.RetryAt != nil && !got.RetryAt.Equal(got.Started.Add(tt.retryAt)) {
+					t.Errorf("retry at %v, want %s after the start", got.RetryAt, tt.retryAt)
 				}
 			})
 		})

@@ -34,6 +34,8 @@ type mark struct {
 	Open bool   `json:"open,omitempty"`
 	// RetryAt holds scheduled runs back until the upstream wants to be asked again.
 	RetryAt *time.Time `json:"retry_at,omitempty"`
+	// Cut says that the latest run was cut off and is to be gone on with, at RetryAt if there is one.
+	Cut bool `json:"cut,omitempty"`
 }
 
 // records reads and writes what the scheduler keeps in the store.

@@ -118,7 +118,7 @@ func (h *limiter) wait(ctx context.Context) error {
 		return h.shared.wait(ctx, h.bucket.Limit())
 	}
 	r := h.bucket.Reserve()
-	if err := retry.Sleep(ctx, r.Delay()); err != nil {
+	if err := retry.AwaitTurn(ctx, r.Delay()); err != nil {
 		r.Cancel() // gives the place back
 		return err
 	}
@@ -144,7 +144,7 @@ func (s *share) wait(ctx context.Context, limit rate.Limit) error {
 	if err != nil {
 		return err
 	}
-	return retry.Sleep(ctx, time.Until(at))
+	return retry.AwaitTurn(ctx, time.Until(at))
 }
 
 // turn takes one turn, from those in hand or anew. Nobody who cannot agree with the others goes ahead: a rate is a promise

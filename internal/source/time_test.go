@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ferry/internal/config"
+	"ferry/internal/retry"
 )
 
 const second = config.Duration(time.Second)
@@ -277,6 +278,44 @@ func TestRate(t *testing.T) {
 			t.Errorf("%d hosts are left", len(limits.hosts))
 		}
 	})
+}
+
+// Who watches a run hears of what it is told to wait for: an outage it is not.
+func TestWaitsAreAnnounced(t *testing.T) {
+	day := config.Rate{Count: 24, Per: 24 * time.Hour}
+	for _, c := range []struct {
+		name  string
+		cfg   config.Source
+		turns Turns
+		serve http.HandlerFunc
+		want  []string
+	}{
+		{"rate", config.Source{Rate: day}, nil, reply(jsonType, "[1]"), []string{"1h0m0s false"}},
+		{"shared rate", config.Source{Rate: day}, &fakeTurns{}, reply(jsonType, "[1]"), []string{"1h0m0s false"}},
+		{"Retry-After", config.Source{Retries: 1, RetryAfter: 3600 * second}, nil, script(status(429, "", "Retry-After", "1800"), reply(jsonType, "[1]")), []string{"30m0s true"}},
+		{"own waits", config.Source{Retries: 1}, nil, script(status(500, ""), reply(jsonType, "[1]")), nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c.cfg.Base = "http://localhost"
+				s := open(t, c.cfg, Options{Limiters: NewLimiters(c.turns), dial: newFakeNet(t, c.serve).dial})
+				var got []string
+				ctx := retry.Announce(t.Context(), func(until time.Time, asked bool) {
+					got = append(got, fmt.Sprintf("%s %t", time.Until(until), asked))
+				})
+				for range 2 {
+					for _, err := range s.Read(ctx, nil) {
+						if err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				if !slices.Equal(got, c.want) {
+					t.Errorf("announced %q, want %q", got, c.want)
+				}
+			})
+		})
+	}
 }
 
 func TestObserver(t *testing.T) {
