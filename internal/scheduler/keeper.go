@@ -11,6 +11,10 @@ import (
 	"ferry/internal/state"
 )
 
+// maxHold is how long the schedule is held back by what one run was told: some servers say absurd times, and nobody would
+// notice for years. After it the next run asks, and is told again.
+const maxHold = 24 * time.Hour
+
 var (
 	errUnderWay = errors.New("a run is under way")
 	errNotDue   = errors.New("not due any more")
@@ -284,6 +288,9 @@ func (s *Scheduler) close(ctx context.Context, p *pipeline, a *active, run Run, 
 		m := a.mark
 		m.through(p.schedule, *run.Ended)
 		m.RetryAt = run.RetryAt
+		if limit := run.Ended.Add(maxHold); m.RetryAt != nil && m.RetryAt.After(limit) {
+			m.RetryAt = &limit
+		}
 		// A run cut off by a stop stays open, so that whoever starts next goes on with it.
 		m.Open = run.Status == Cancelled && errors.Is(cause, ErrStopping) && p.schedule != nil
 		err = s.persist(store, func(ctx context.Context) error {

@@ -251,6 +251,27 @@ func TestRateLimitedHoldsTheScheduleBack(t *testing.T) {
 	})
 }
 
+// What an upstream asks for is obeyed for a day, over restarts; then it is asked, and may say it again.
+func TestAbsurdRetryAfterHoldsTheScheduleBackForADay(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		start := time.Now()
+		store := newMemory()
+		r := newRunner(t, func(context.Context, Info) (Outcome, error) {
+			return Outcome{Status: RateLimited, RetryAt: start.AddDate(10, 0, 0)}, errors.New("429")
+		})
+		for range 5 { // restarted every 10 hours
+			s := begin(t, Config{Runner: r, Store: store, Instance: "local", Pipelines: []Pipeline{{Name: "orders", Every: time.Hour}}})
+			pass(10 * time.Hour)
+			st, err := s.State(t.Context(), "orders")
+			if err != nil || st.LastRun.RetryAt == nil || !st.LastRun.RetryAt.Equal(start.AddDate(10, 0, 0)) {
+				t.Errorf("state = %+v, %v, want the time that the upstream said", st, err)
+			}
+			stop(t, s)
+		}
+		wantTimes(t, r, start, 0, 24*60, 48*60)
+	})
+}
+
 func TestNewRefuses(t *testing.T) {
 	r, store := newRunner(t, nil), newMemory()
 	tests := []struct {

@@ -32,7 +32,7 @@ type mark struct {
 	// Run is the latest run, Open while nobody has put its end on record.
 	Run  string `json:"run,omitempty"`
 	Open bool   `json:"open,omitempty"`
-	// RetryAt holds scheduled runs back until the upstream wants to be asked again.
+	// RetryAt holds scheduled runs back until the upstream wants to be asked again, at most maxHold.
 	RetryAt *time.Time `json:"retry_at,omitempty"`
 	// Cut says that the latest run was cut off and is to be gone on with, at RetryAt if there is one.
 	Cut bool `json:"cut,omitempty"`

@@ -87,20 +87,25 @@ func (e *Error) obey(h http.Header) {
 	}
 }
 
-// maxRetryAfter keeps absurd values from overflowing.
-const maxRetryAfter = 10 * 365 * 24 * time.Hour
+const (
+	// maxRetryAfter keeps absurd values from overflowing.
+	maxRetryAfter = 10 * 365 * 24 * time.Hour
+	// firstMoment is where seconds are no longer a wait (of 31 years) but the moment itself, as Unix time.
+	firstMoment = 1_000_000_000
+)
 
-// parseRetryAfter reads a Retry-After (RFC 9110, 10.2.3): seconds, or a date. A date is the server's: it is counted
-// from the answer's own Date, so that clocks that differ do no harm. ok is false when there is none that makes sense.
+// parseRetryAfter reads a Retry-After (RFC 9110, 10.2.3): seconds, or a date; some send the date as Unix time. A date
+// is the server's: it is counted from the answer's own Date, so that clocks that differ do no harm. ok is false when
+// there is none that makes sense.
 func parseRetryAfter(v, date string, now time.Time) (wait time.Duration, ok bool) {
 	v = strings.TrimSpace(v)
 	if v == "" {
 		return 0, false
 	}
+	if theirs, err := http.ParseTime(date); err == nil {
+		now = theirs
+	}
 	if at, err := http.ParseTime(v); err == nil {
-		if theirs, err := http.ParseTime(date); err == nil {
-			now = theirs
-		}
 		return min(max(at.Sub(now), 0), maxRetryAfter), true
 	}
 	whole, fraction, _ := strings.Cut(v, ".") // some send fractions
@@ -108,13 +113,16 @@ func parseRetryAfter(v, date string, now time.Time) (wait time.Duration, ok bool
 		return 0, false
 	}
 	seconds, err := strconv.ParseInt(whole, 10, 64)
+	if err == nil && seconds >= firstMoment {
+		seconds = max(seconds-now.Unix(), 0)
+	}
 	if err != nil || seconds > int64(maxRetryAfter/time.Second) {
 		return maxRetryAfter, true
 	}
 	wait = time.Duration(seconds) * time.Second
 	if fraction != "" {
 		nanos, _ := strconv.ParseInt((fraction + "000000000")[:9], 10, 64) // digits only
-		wait += time.Duration(nanos)
+		wait = min(wait+time.Duration(nanos), maxRetryAfter)
 	}
 	return wait, true
 }

@@ -340,6 +340,14 @@ func TestParseRetryAfter(t *testing.T) {
 		{" 120 ", "", 2 * time.Minute, true},
 		{"1.5", "", 1500 * time.Millisecond, true},
 		{"99999999999999999999", "", maxRetryAfter, true},
+		{"999999999", "", maxRetryAfter, true},
+		{"315360000.5", "", maxRetryAfter, true},
+		{"1714564860", "", time.Minute, true}, // Unix time: 12:01:00
+		{"1714564860.5", "", time.Minute + time.Second/2, true},
+		{"1714564860", "Wed, 01 May 2024 12:00:30 GMT", 30 * time.Second, true},
+		{"1714564799", "", 0, true},
+		{"1000000000", "", 0, true},
+		{"1714564800000", "", maxRetryAfter, true}, // in milliseconds, perhaps
 		{"-1", "", 0, false},
 		{"soon", "", 0, false},
 		{"1.", "", time.Second, true},
@@ -363,6 +371,8 @@ func FuzzParseRetryAfter(f *testing.F) {
 	f.Add("120", "")
 	f.Add("Wed, 01 May 2024 12:01:00 GMT", "Wed, 01 May 2024 12:00:30 GMT")
 	f.Add("1.5", "x")
+	f.Add("315360000.5", "")
+	f.Add("1714564860", "Wed, 01 May 2024 12:00:30 GMT")
 	f.Fuzz(func(t *testing.T, v, date string) {
 		if wait, ok := parseRetryAfter(v, date, time.Now()); wait < 0 || wait > maxRetryAfter || !ok && wait != 0 {
 			t.Errorf("parseRetryAfter(%q, %q) = %s, %t", v, date, wait, ok)
