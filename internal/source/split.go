@@ -538,12 +538,16 @@ func (p *splitter) element() error {
 		}
 		return p.add(end, sought)
 	case errors.Is(err, errTooLarge):
-		return p.addOdd(fmt.Errorf("the record is larger than limits.record (%d bytes)", limits.Record), p.pass)
+		return p.addOdd(fmt.Errorf("the record is larger than limits.record (%d bytes)", limits.Record), p.beyond)
 	case errors.Is(err, jsonscan.ErrDepth):
-		return p.addOdd(fmt.Errorf("the record is nested deeper than limits.depth (%d)", limits.Depth), p.pass)
+		return p.addOdd(fmt.Errorf("the record is nested deeper than limits.depth (%d)", limits.Depth), p.beyond)
 	}
 	return err
 }
+
+// beyond goes over a value that is too large or too deep. Among lines it ends with its own line: one that is broken as well
+// must not take the next one along. If it is the first, what is broken in it shows that the body is something else.
+func (p *splitter) beyond() error { return p.pass(p.ndjson && p.count > 0) }
 
 // record is value for a record: it notes on the way where key and incremental field are.
 func (p *splitter) record(limit int64, depth int) (end int, sought []jsonscan.Span, err error) {
@@ -570,7 +574,7 @@ func isContainer(c byte) bool { return c == '{' || c == '[' }
 
 // lines takes the values of a body of lines (NDJSON, JSON Lines) as records; objects and arrays that follow each other
 // without a new line are taken too. A line that is not JSON is an oddity, unless it is the first: then the body is
-// something else.
+// something else. So is a value that is too large or too deep, up to its end or, where it has none there, its line's.
 func (p *splitter) lines() error {
 	for {
 		if err := p.space(); err != nil {

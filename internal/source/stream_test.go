@@ -125,6 +125,109 @@ func TestPiecesDoNotMatter(t *testing.T) {
 	}
 }
 
+// What is wrong with a record, and where it ends, does not depend on how much of the body has arrived (invariant 3), and it
+// takes no other record along (invariant 5).
+func TestArrivalDoesNotMatter(t *testing.T) {
+	const (
+		lines    = "application/x-ndjson"
+		large    = "the record is larger than limits.record (64 bytes)"
+		deep     = "the record is nested deeper than limits.depth (4)"
+		ends     = "content: the body ends in the middle of its JSON, after %d bytes"
+		control  = "content: the body is not valid JSON: in a record that is passed over, a string has a control character"
+		brackets = "content: the body is not valid JSON: in a record that is passed over, brackets do not fit"
+	)
+	xs, mebis := strings.Repeat("x", 400), strings.Repeat("x", 3<<20)
+	line := func(s string) string {
+		return `{"id":1}` + "\n" + s + "\n" + `{"id":3,"y":"}"}` + "\n" + `{"id":4}` + "\n"
+	}
+	page := func(s string) string { return `{"data":[{"id":1},` + s + `,{"id":3,"y":"}"},{"id":4}]}` }
+	bad := func(reason string, size int) string {
+		return fmt.Sprintf(`{"id":1} [%s: %d] {"id":3,"y":"}"} {"id":4}`, reason, size)
+	}
+	for _, c := range []struct {
+		name, contentType, body, want string
+		record                        int // limits.record, when it is not 64
+	}{
+		// Lines
+		{"open string", lines, line(`{"id":2,"x":"` + xs), bad(large, 414), 0},
+		{"open string, short", lines, line(`{"id":2,"x":"x`), bad("the line is not valid JSON: control character in a string; it must be escaped", 15), 0},
+		{"open string, long", lines, line(`{"id":2,"x":"` + mebis), bad("the record is larger than limits.record (1048576 bytes)", 14+3<<20), 1 << 20},
+		{"open string, plain line behind", lines, `{"id":1}` + "\n" + `{"id":2,"x":"` + xs + "\n" + `{"id":3}` + "\n", `{"id":1} [` + large + `: 414] {"id":3}`, 0},
+		{"string open by its escape", lines, line(`{"id":2,"x":"` + xs + `\`), bad(large, 415), 0},
+		{"open array", lines, line(`{"id":2,"x":[` + strings.Repeat("1,", 200)), bad(large, 414), 0},
+		{"wrong bracket", lines, line(`{"id":2,"x":"` + xs + `"]`), bad(large, 416), 0},
+		{"control character", lines, line(`{"id":2,"x":"` + xs + "\t" + xs), bad(large, 815), 0},
+		{"wrong behind the limit", lines, line(`{"id":2,"x":"` + xs + `",tru}`), bad(large, 419), 0},
+		{"wrong by a character beyond ASCII", lines, line("\u05e3"), bad("the line is not valid JSON: expected a value, found '\u05e3'", 3), 0},
+		{"wrong before it", lines, line(`{"id":2,tru,"x":"` + xs), bad("the line is not valid JSON: expected a string, found 't'", 418), 0},
+		{"bytes beyond ASCII at the limit", lines, line(`{"id":2,"x":"` + xs[:50] + "\xf0\x90\x80" + xs), bad(large, 467), 0},
+		{"too deep", lines, line(`[[[[["]"]]]]]`), bad(deep, 13), 0},
+		{"too deep and open", lines, line(`[[[[["]"]]]`), bad(deep, 12), 0},
+		{"too deep for all", lines, line(strings.Repeat("[", 20_000)), bad(deep, 20_001), 0},
+		{"large and valid", lines, line(`{"id":2,"x":"` + xs + `"}`), bad(large, 415), 0},
+		{"large and valid in one line", lines, `{"id":1}{"id":2,"x":"` + xs + `"}{"id":3,"y":"}"}{"id":4}`, bad(large, 415), 0},
+		{"large and valid at the end", lines, `{"id":1}` + "\n" + `{"id":2,"x":"` + xs + `"}`, `{"id":1} [` + large + `: 415]`, 0},
+		{"large and open at the end", lines, `{"id":1}` + "\n" + `{"id":2,"x":"` + xs, fmt.Sprintf(ends, 422), 0},
+		{"large text", lines, line(`"` + xs), bad(large, 402), 0},
+		{"large number", lines, line(strings.Repeat("7", 400)), bad(large, 400), 0},
+		{"first line open", lines, `{"id":1,"x":"` + xs + "\n" + `{"id":2}` + "\n", control, 0},
+		{"first value over lines", lines, `{"id":1,` + "\n" + `"x":"` + xs + `"}` + "\n" + `{"id":2}` + "\n", `[` + large + `: 416] {"id":2}`, 0},
+		// One value
+		{"page, wrong behind the limit", jsonType, page(`{"id":2,"x":"` + xs + `",tru}`), bad(large, 419), 0},
+		{"page, wrong at the limit", jsonType, page(`{"id":2,"x":"` + xs[:50] + `"!` + xs + `}`), "content: the body is not valid JSON: expected a comma or }, found '!' at byte 82", 0},
+		{"page, wrong one behind", jsonType, page(`{"id":2,"x":"` + xs[:51] + `"!` + xs + `}`), bad(large, 467), 0},
+		{"page, control character", jsonType, page(`{"id":2,"x":"` + xs + "\n" + `"}`), control, 0},
+		{"page, control character escaped", jsonType, page(`{"id":2,"x":"` + xs + "\\\n" + `"}`), control, 0},
+		{"page, wrong bracket", jsonType, page(`{"id":2,"x":"` + xs + `"]`), brackets, 0},
+		{"page, too deep and too large", jsonType, page(`["` + xs + `",[[[[]]]]]`), bad(large, 413), 0},
+		{"page, too deep before it", jsonType, page(`[[[[["` + xs + `"]]]]]`), bad(deep, 412), 0},
+		{"page, over lines", jsonType, page(`{"id":2,` + "\n" + `"x":"` + xs + `"}`), bad(large, 416), 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := config.Source{Base: "http://localhost", Records: ".data[]", Key: ".id", Limits: config.SourceLimits{Record: config.Bytes(c.record), Depth: 4}}
+			if c.record == 0 {
+				cfg.Limits.Record = 64
+			}
+			if c.contentType == lines {
+				cfg.Records = ""
+			}
+			s := open(t, cfg, Options{})
+			ids := ""
+			for _, piece := range []int{0, 1, 7, 64 << 10} {
+				p := &splitter{s: s}
+				p.read = func(err error) error { return err }
+				if p.src = (&pieces{c.body, piece}); piece == 0 {
+					p.buf, p.eof = []byte(c.body), true
+				}
+				err := p.split(t.Context(), c.contentType)
+				var got, gotIDs []string
+				for _, sp := range p.spans {
+					e := p.at(sp)
+					r := s.identify(t.Context(), e)
+					gotIDs = append(gotIDs, r.ID)
+					if e.odd == nil {
+						got = append(got, string(r.Data))
+					} else {
+						got = append(got, fmt.Sprintf("[%v: %d]", r.bad, e.odd.size))
+						gotIDs = append(gotIDs, string(r.Data))
+					}
+				}
+				if err != nil {
+					got = []string{err.Error()}
+				}
+				if strings.Join(got, " ") != c.want {
+					t.Errorf("pieces of %d:\n got %s\nwant %s", piece, got, c.want)
+				}
+				if now := fmt.Sprint(gotIDs); piece == 0 {
+					ids = now
+				} else if now != ids {
+					t.Errorf("pieces of %d: other ids", piece)
+				}
+			}
+		})
+	}
+}
+
 // pieces gives a text n bytes at a time.
 type pieces struct {
 	s string
@@ -426,6 +529,7 @@ func FuzzLines(f *testing.F) {
 	f.Add([]byte("{\"a\":1}\n[2]\n\"x\"\n"), 3)
 	f.Add([]byte("{\"a\":1}\nnope\n{\"a\":"), 1)
 	f.Add([]byte("1{}[[[[[[1]]]]]]\n\xff\n2"), 2)
+	f.Add([]byte("1\n{\"x\":\""+strings.Repeat("x", 70)+"\n{\"y\":\"}\"}\n[["+strings.Repeat("1,", 40)+"}]\n2\n"), 2)
 	s, err := New(config.Source{Base: "http://localhost", Format: "ndjson", Limits: config.SourceLimits{Record: 64, Depth: 4}}, Options{Pipeline: "p"})
 	if err != nil {
 		f.Fatal(err)
@@ -446,7 +550,7 @@ func FuzzLines(f *testing.F) {
 			for _, sp := range p.spans {
 				r := p.at(sp)
 				if records = append(records, r.data); r.odd != nil {
-					records = append(records, r.odd.version)
+					records = append(records, r.odd.version, fmt.Append(nil, r.odd.size, r.odd.reason))
 				}
 			}
 			return records, ""

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"unicode/utf8"
 
 	"ferry/internal/jsonscan"
 )
@@ -187,12 +188,18 @@ func (w *window) value(limit int64, depth int) (end int, err error) {
 	return w.seek(limit, depth, jsonscan.Skip)
 }
 
-// seek is value by a function that goes over the value as jsonscan.Skip does.
+// seek is value by a function that goes over the value as jsonscan.Skip does. It looks at limit bytes and one more, though
+// more may have arrived, and so comes to the same end however the body arrives (invariant 3): what is wrong with a value
+// only behind that makes it too large.
 func (w *window) seek(limit int64, depth int, over func(b []byte, i, depth int) (int, error)) (end int, err error) {
 	for {
-		end, err := over(w.buf, w.pos, depth)
+		b, beyond := w.buf, int64(len(w.buf)-w.pos) > limit
+		if beyond {
+			b = b[:w.pos+int(limit)+1]
+		}
+		end, err := over(b, w.pos, depth)
 		switch {
-		case err == nil && end-w.pos > int(min(limit, 1<<40)):
+		case err == nil && int64(end-w.pos) > limit:
 			return 0, errTooLarge
 		case err == nil && end == len(w.buf) && !w.eof && !isContainer(w.buf[w.pos]):
 			// It may go on: 12 and 123 look the same so far.
@@ -200,16 +207,26 @@ func (w *window) seek(limit int64, depth int, over func(b []byte, i, depth int) 
 				return 0, err
 			}
 		case errors.Is(err, jsonscan.ErrIncomplete):
-			if int64(len(w.buf)-w.pos) > limit {
+			if beyond {
 				return 0, errTooLarge
 			}
 			if err := w.more(); err != nil {
+				return 0, err
+			}
+		case err != nil && !beyond && !w.eof && cutsCharacter(err, len(b)):
+			if err := w.fill(1); err != nil {
 				return 0, err
 			}
 		default:
 			return end, err
 		}
 	}
+}
+
+// cutsCharacter says whether the character that a syntax error tells of may go on behind end.
+func cutsCharacter(err error, end int) bool {
+	var syntax *jsonscan.SyntaxError
+	return errors.As(err, &syntax) && syntax.Offset+utf8.UTFMax > end
 }
 
 const deepest = 10_000
@@ -222,13 +239,17 @@ func (w *window) skipped(n int) {
 }
 
 // pass goes over the value at pos without holding it, and so without knowing that it is valid: only that its strings end
-// and its brackets fit.
-func (w *window) pass() error {
-	v := passing{first: true}
+// and hold no control characters, and its brackets fit. lines: it ends with its line at the latest, whatever is wrong with
+// it, or it would take the lines behind it along.
+func (w *window) pass(lines bool) error {
+	v := passing{first: true, lines: lines}
 	for {
 		n, done, err := v.over(w.buf[w.pos:])
 		w.skipped(n)
-		if done || err != nil {
+		switch {
+		case err != nil && lines:
+			return w.line()
+		case done || err != nil:
 			return err
 		}
 		if err := w.fill(1); err != nil {
@@ -245,6 +266,7 @@ type passing struct {
 	closing           []byte // brackets that are open
 	inString, escaped bool
 	first             bool
+	lines             bool // no value goes over the end of a line
 }
 
 // complete says whether a number or word may end here.
@@ -256,6 +278,8 @@ func (v *passing) over(b []byte) (n int, done bool, err error) {
 		first := v.first
 		v.first = false
 		switch {
+		case c < ' ' && (v.inString || v.lines && c == '\n' && !v.complete()):
+			return i, false, failf(KindContent, "the body is not valid JSON: in a record that is passed over, a string has a control character")
 		case v.escaped:
 			v.escaped = false
 		case v.inString:
