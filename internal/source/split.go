@@ -23,6 +23,7 @@ type splitter struct {
 
 	places   [2]jsonscan.Span // of the record that is being read
 	odd      []oddity
+	oddBytes int    // of their data
 	count    int    // records found
 	envelope []byte // the page without its records
 	beside   int64  // bytes of it
@@ -64,7 +65,7 @@ func (p *splitter) at(sp span) elem {
 // reset forgets the spans, which have been handed over.
 func (p *splitter) reset() {
 	p.shared = p.shared || p.inside
-	p.spans, p.sought, p.odd, p.inside = p.spans[:0], p.sought[:0], nil, false
+	p.spans, p.sought, p.odd, p.oddBytes, p.inside = p.spans[:0], p.sought[:0], nil, 0, false
 }
 
 // add takes the value that ends at end as a record and goes behind it. sought are its places, nil when they are not known.
@@ -80,9 +81,11 @@ func (p *splitter) add(end int, sought []jsonscan.Span) error {
 	return p.added()
 }
 
+// added hands over what room does not see to: many records, however small, and what is kept of oddities, which is not in the
+// window (invariant 7).
 func (p *splitter) added() error {
 	p.count++
-	if len(p.spans) >= partRecords && p.hand != nil {
+	if (len(p.spans) >= partRecords || p.oddBytes >= partBytes) && p.hand != nil {
 		return p.hand()
 	}
 	return nil
@@ -107,7 +110,9 @@ func (p *splitter) addOdd(reason error, skip func() error) error {
 	}
 	head = bytes.TrimRight(head[:min(int64(len(head)), p.passed)], "\r\n")
 	p.spans = append(p.spans, span{-1, len(p.odd), -1})
-	p.odd = append(p.odd, oddity{jsonscan.AppendQuote(nil, string(head)), p.passed, version, reason})
+	data := jsonscan.AppendQuote(nil, string(head))
+	p.odd = append(p.odd, oddity{data, p.passed, version, reason})
+	p.oddBytes += len(data)
 	return p.added()
 }
 

@@ -299,6 +299,28 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// What is kept of records that cannot go on is six times as large at worst, and bounded all the same (invariant 7).
+func TestOddRecordsComeInParts(t *testing.T) {
+	const n = 1000
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"id":1}`+"\n"+strings.Repeat(strings.Repeat("\x01", sampleBytes-1)+"\n", n))
+	})
+	s := open(t, config.Source{Base: url, Format: "ndjson"}, Options{})
+	records, bad := 0, 0
+	for part, err := range s.Read(t.Context(), nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if part.Bytes > 3<<20 {
+			t.Fatalf("a part of %d records and %d bytes", len(part.Records), part.Bytes)
+		}
+		records, bad = records+len(part.Records), bad+len(part.Bad)
+	}
+	if records != n+1 || bad != n {
+		t.Errorf("%d records, %d of them bad", records, bad)
+	}
+}
+
 // spacious gives a text with 8 MiB of white space in the place of each _, and notes how the window stands at each read: how
 // large it is, and how much of what it has read it will look at again.
 type spacious struct {
