@@ -220,7 +220,7 @@ func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Li
 	}
 	p.Pipeline, err = pipeline.New(pipeline.Config{
 		Name: name, Topic: cfg.Topic, Source: reader, Transform: tr, Queue: q,
-		CommitRecords: cfg.Commit.Records, CommitBytes: int(cfg.Commit.Bytes), Buffer: int(cfg.Commit.Buffer),
+		MaxPages: cfg.Source.MaxPages, CommitRecords: cfg.Commit.Records, CommitBytes: int(cfg.Commit.Bytes), Buffer: int(cfg.Commit.Buffer),
 		Linger: cfg.Commit.Linger.D(), Hooks: a.hooks(p),
 	})
 	if err != nil {

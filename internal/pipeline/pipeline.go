@@ -39,6 +39,8 @@ type Config struct {
 	Transform   Transform
 	Queue       queue.Queue
 
+	// MaxPages is how many pages a run ends after; the next goes on from there. 0: no limit.
+	MaxPages int
 	// CommitRecords and CommitBytes bound one commit beside the queue's own limits. Defaults 5000 and 8 MiB.
 	CommitRecords, CommitBytes int
 	// Buffer bounds the memory, in bytes, of parts read but not committed (invariant 7). Default 16 MiB.

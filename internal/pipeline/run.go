@@ -111,7 +111,7 @@ func (r *run) walk(ctx context.Context) error {
 
 // read hands over part after part until the source's end.
 func (r *run) read(ctx context.Context, cursor record.Cursor, parts chan<- record.Part) error {
-	for {
+	for pages := 0; ; {
 		done, empty := false, true
 		for part, err := range r.cfg.Source.Read(ctx, cursor) {
 			if err != nil {
@@ -132,7 +132,10 @@ func (r *run) read(ctx context.Context, cursor record.Cursor, parts chan<- recor
 				return context.Cause(ctx)
 			}
 			cursor = part.After(len(part.Records))
-			done = part.End
+			if part.PageEnd {
+				pages++
+			}
+			done = part.End || part.PageEnd && r.cfg.MaxPages > 0 && pages >= r.cfg.MaxPages
 		}
 		if done {
 			return nil

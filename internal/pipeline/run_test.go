@@ -223,6 +223,23 @@ func TestSourceErrorKeepsWhatWasRead(t *testing.T) {
 	}
 }
 
+// TestMaxPages: a run ends after so many pages of its own, whatever one before has read before it failed.
+func TestMaxPages(t *testing.T) {
+	src, b := &pages{fail: map[int]error{3: errors.New("broken")}}, newBroker()
+	for i := range 10 {
+		src.parts = append(src.parts, []string{fmt.Sprint(i)})
+	}
+	p := newPipeline(t, src, b, func(c *pipeline.Config) { c.MaxPages = 3 })
+	if got, err := p.Run(t.Context(), who, nil); err == nil || got.Pages != 2 {
+		t.Fatalf("err %v, %d pages", err, got.Pages)
+	}
+	for run, want := range []int64{3, 3, 2, 0} {
+		if got, err := p.Run(t.Context(), who, nil); err != nil || got.Published != want {
+			t.Errorf("run %d: err %v, %d published, want %d", run, err, got.Published, want)
+		}
+	}
+}
+
 func TestFencedRunStops(t *testing.T) {
 	src, b := &pages{parts: [][]string{{"a"}, {"b"}, {"c"}}}, newBroker()
 	b.limits = queue.Limits{CommitRecords: 1}

@@ -34,7 +34,7 @@ type position struct {
 	URL    string          `json:"url,omitempty"`   // of the next page; path and query where it is on the source's own origin
 	Token  json.RawMessage `json:"token,omitempty"` // for the next page, as JSON
 	Number *int64          `json:"n,omitempty"`     // of the next page, or its first record
-	Pages  int             `json:"pages,omitempty"` // read in this run, for max_pages
+	Pages  int             `json:"pages,omitempty"` // read in this pull
 	Empty  int             `json:"empty,omitempty"` // pages without records, one after the other
 	Loop   *trail          `json:"loop,omitempty"`
 	Page   *progress       `json:"page,omitempty"`     // of a page that is committed in part

@@ -177,7 +177,7 @@ func TestMarkTies(t *testing.T) {
 	}
 }
 
-// The mark moves only at the end of a complete pull: one that fails, or is cut by max_pages, asks for the same again.
+// The mark moves only at the end of a complete pull: one that fails asks for the same again.
 func TestMarkMovesAtTheEnd(t *testing.T) {
 	a := &api{perPage: 1, rows: []row{{1, 30}, {2, 10}, {3, 20}}}
 	s := a.source(t, config.Incremental{Type: "number"})
@@ -325,7 +325,7 @@ func TestCursorIsBounded(t *testing.T) {
 		fmt.Fprintf(w, `{"r":[%s],"n":"%s"}`, strings.TrimSuffix(page.String(), ","), token[:len(token)-len(r.FormValue("t"))%7])
 	})
 	s := open(t, config.Source{
-		Base: url, Records: ".r[]", Key: ".id", MaxPages: 1, Incremental: inc(config.Incremental{Overlap: config.Duration(time.Minute)}),
+		Base: url, Records: ".r[]", Key: ".id", Incremental: inc(config.Incremental{Overlap: config.Duration(time.Minute)}),
 		Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".n", Into: "query.t"}},
 	}, Options{})
 	most := 0

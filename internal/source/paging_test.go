@@ -241,20 +241,16 @@ func TestPagination(t *testing.T) {
 				t.Errorf("the cursor at the end is %s", p.cursor)
 			}
 
-			// The same, a page a run.
-			cfg.MaxPages = 1
+			// The same, page by page.
 			s := open(t, cfg, Options{})
 			var all pull
-			for run := 1; ; run++ {
-				p := readAll(t, s, all.cursor)
+			for string(all.cursor) != `{"v":1}` {
+				p, err := readPage(t, s, all.cursor)
+				if err != nil || p.pages != 1 {
+					t.Fatalf("%d pages, %v", p.pages, err)
+				}
 				all.data = append(all.data, p.data...)
 				all.cursor = p.cursor
-				if p.pages != 1 {
-					t.Fatalf("run %d read %d pages", run, p.pages)
-				}
-				if string(p.cursor) == `{"v":1}` {
-					break
-				}
 			}
 			wantRows(t, all, total)
 		})
@@ -399,7 +395,7 @@ func TestSkippedPageNamesTheNext(t *testing.T) {
 		{"auto, first page", config.Paginate{}, "", false, true},
 		{"none", config.Paginate{Word: "none"}, "", false, true},
 	} {
-		for _, most := range []int{0, 1} { // pages a run
+		for name, read := range map[string]func(testing.TB, *Source, record.Cursor) (pull, error){"whole": tryAll, "page by page": readPage} {
 			url := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				p := r.FormValue("p")
 				next := number(p, 1) + 1
@@ -417,13 +413,13 @@ func TestSkippedPageNamesTheNext(t *testing.T) {
 					fmt.Fprint(w, `{"items":[{}]}`)
 				}
 			})
-			s := open(t, config.Source{Base: url, MaxPages: most, On: map[int]string{410: "skip"}, Paginate: c.paginate}, Options{})
-			p, err := tryAll(t, s, nil)
+			s := open(t, config.Source{Base: url, On: map[int]string{410: "skip"}, Paginate: c.paginate}, Options{})
+			p, err := read(t, s, nil)
 			for err == nil && string(p.cursor) != `{"v":1}` {
-				p, err = tryAll(t, s, p.cursor)
+				p, err = read(t, s, p.cursor)
 			}
 			if c.good != (err == nil) || err != nil && !strings.HasPrefix(err.Error(), "status: a page that is skipped by its status needs to name the next one in its header; ") {
-				t.Errorf("%s, %d pages a run: %v", c.name, most, err)
+				t.Errorf("%s, %s: %v", c.name, name, err)
 			}
 		}
 	}

@@ -324,9 +324,6 @@ func (r *reading) last(ctx context.Context, p *splitter, pg *page, end bool) err
 		if next.UpTo != nil && next.UpTo.at.order == 0 {
 			next.UpTo = nil
 		}
-		if s.cfg.MaxPages > 0 && next.Pages >= s.cfg.MaxPages {
-			next.Pages, part.End = 0, true
-		}
 	}
 	if !part.End {
 		part.Remaining = pg.remaining

@@ -91,6 +91,19 @@ func tryAll(t testing.TB, s *Source, from record.Cursor) (pull, error) {
 	return p, nil
 }
 
+// readPage reads one page.
+func readPage(t testing.TB, s *Source, from record.Cursor) (pull, error) {
+	t.Helper()
+	p := pull{cursor: from}
+	for part, err := range s.Read(t.Context(), from) {
+		if err != nil {
+			return p, err
+		}
+		p.take(t, part)
+	}
+	return p, nil
+}
+
 func (p *pull) take(t testing.TB, part record.Part) {
 	t.Helper()
 	for i, r := range part.Records {
