@@ -721,20 +721,31 @@ func TestNextLinkWithSpace(t *testing.T) {
 
 // An address that the page before has given out may last no longer than the run.
 func TestExpiredPage(t *testing.T) {
-	for code, want := range map[int]string{
-		410: "status: status 410 Gone; the page before named this one: if that has expired since, ferry cursor reset p starts over",
-		403: "status: status 403 Forbidden",
+	const hint = "status: status 410 Gone; the page before named this one: if that has expired since, begin this pull again with ferry cursor "
+	for _, c := range []struct {
+		code int
+		from string
+		want string
+	}{
+		{410, ``, hint + "reset p"},
+		{410, `{"v":1,"since":{"value":7,"ids":"AAAAAAAA"}}`, hint + `set p '{"v":1,"since":{"value":7}}'`},
+		{403, ``, "status: status 403 Forbidden"},
 	} {
 		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.FormValue("after") == "" {
-				fmt.Fprint(w, `{"data":[1],"next":"x"}`)
+				fmt.Fprint(w, `{"data":[{"at":8}],"next":"x"}`)
 				return
 			}
-			w.WriteHeader(code)
+			w.WriteHeader(c.code)
 		})
-		s := open(t, config.Source{Base: url, Records: ".data[]", Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".next", Into: "query.after"}}}, Options{Pipeline: "p"})
-		if _, err := tryAll(t, s, nil); err == nil || !strings.HasPrefix(err.Error(), want+" (GET ") {
-			t.Errorf("%d: %v", code, err)
+		s := open(t, config.Source{Base: url, Records: ".data[]", Incremental: inc(config.Incremental{}), Paginate: config.Paginate{Cursor: &config.CursorPaging{From: ".next", Into: "query.after"}}}, Options{Pipeline: "p"})
+		if _, err := tryAll(t, s, record.Cursor(c.from)); err == nil || !strings.HasPrefix(err.Error(), c.want+" (GET ") {
+			t.Errorf("%d: %v", c.code, err)
+		}
+		if _, cursor, ok := strings.Cut(c.want, "'"); ok {
+			if _, err := s.Describe(record.Cursor(strings.TrimSuffix(cursor, "'"))); err != nil {
+				t.Errorf("the cursor that is advised: %v", err)
+			}
 		}
 	}
 }

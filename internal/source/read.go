@@ -173,12 +173,16 @@ func (r *reading) once(ctx context.Context) error {
 }
 
 // expired adds what may be wrong where an address or token that an answer gave out is refused: some do not last until
-// the next run.
+// the next run. The pull is then to begin again, from the mark before it where there is one.
 func (r *reading) expired(status int, err *Error) *Error {
 	if r.from.URL == "" && r.from.Token == nil || status != http.StatusBadRequest && status != http.StatusNotFound && status != http.StatusGone {
 		return err
 	}
-	err.Detail += fmt.Sprintf("; the page before named this one: if that has expired since, ferry cursor reset %s starts over", r.s.pipeline)
+	again := "reset " + r.s.pipeline
+	if since := r.from.Since; since != nil {
+		again = fmt.Sprintf("set %s '%s'", r.s.pipeline, (&position{Since: &mark{Value: since.Value}}).encode())
+	}
+	err.Detail += fmt.Sprintf("; the page before named this one: if that has expired since, begin this pull again with ferry cursor %s", again)
 	return err
 }
 
