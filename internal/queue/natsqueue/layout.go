@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -30,6 +31,8 @@ const (
 	deadSuffix   = ".dead"
 	topicMeta    = "ferry-topic" // in the stream's metadata: whose it is
 	maxTopic     = 200
+
+	defaultWindow = 2 * time.Minute // for which a server knows an id again
 )
 
 // topic is a checked topic name.
@@ -160,10 +163,12 @@ func noTopic(names ...string) error {
 }
 
 // ensure finds the topic's stream, or makes it when create is true and the configuration allows it. What it found is
-// remembered until a write finds nobody listening. Concurrent calls for one topic wait for each other.
+// remembered until a write finds nobody listening. Concurrent calls for one topic wait for each other. Who only reads
+// (create is false) changes nothing: limits of the URL that the stream has not yet wait for the first who writes.
 func (q *Queue) ensure(ctx context.Context, t topic, create bool) (*channel, error) {
 	ch := q.channel(t.base)
-	if ch.ready.Load() {
+	known := func() bool { return ch.ready.Load() && !(create && ch.behind.Load()) }
+	if known() {
 		return ch, nil
 	}
 	select {
@@ -172,7 +177,7 @@ func (q *Queue) ensure(ctx context.Context, t topic, create bool) (*channel, err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("look for topic %s: %w", t.base, context.Cause(ctx))
 	}
-	if ch.ready.Load() {
+	if known() {
 		return ch, nil
 	}
 	ctx, cancel := q.roundTrip(ctx)
@@ -194,12 +199,15 @@ func (q *Queue) ensure(ctx context.Context, t topic, create bool) (*channel, err
 	if err := q.checkStream(t, have); err != nil {
 		return nil, err
 	}
-	if create && q.differs(t, have) {
+	behind := q.differs(t, have)
+	if create && behind {
 		// The queue's URL has changed since the topic was made: follow it.
 		if _, err := q.js.UpdateStream(ctx, q.merge(t, have)); err != nil {
 			return nil, q.mapError(ctx, "change limits of topic "+t.base, err)
 		}
+		behind = false
 	}
+	ch.behind.Store(behind) // before ready, which says that it is known
 	ch.maxRecord.Store(int64(q.info.Limits.RecordBytes))
 	if m := int64(have.MaxMsgSize); m > 0 {
 		ch.maxRecord.Store(min(int64(q.info.Limits.RecordBytes), m-headerReserve))
@@ -282,6 +290,7 @@ func (q *Queue) merge(t topic, have jetstream.StreamConfig) jetstream.StreamConf
 	want := q.streamConfig(t)
 	ours := have.Metadata[topicMeta] != ""
 	if ours || q.cfg.MaxAge > 0 {
+		have.Duplicates = window(have, want.MaxAge)
 		have.MaxAge = want.MaxAge
 	}
 	if ours || q.cfg.MaxBytes > 0 {
@@ -292,4 +301,16 @@ func (q *Queue) merge(t topic, have jetstream.StreamConfig) jetstream.StreamConf
 	have.AllowRollup, have.AllowMsgTTL, have.AllowDirect = true, true, true
 	have.AllowAtomicPublish = have.AllowAtomicPublish || want.AllowAtomicPublish
 	return have
+}
+
+// window is the time for which the server knows an id again, when a stream gets another max_age: the server takes none
+// that is longer than it. One that was cut short so grows again with it; 0 is the server's default.
+func window(have jetstream.StreamConfig, maxAge time.Duration) time.Duration {
+	switch {
+	case maxAge > 0 && have.Duplicates > maxAge:
+		return maxAge
+	case have.Duplicates == have.MaxAge && have.Duplicates < defaultWindow:
+		return 0
+	}
+	return have.Duplicates
 }

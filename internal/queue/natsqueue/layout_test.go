@@ -194,6 +194,73 @@ func TestLimitsFollowTheURL(t *testing.T) {
 	}
 }
 
+// TestLimitsAfterReading: who reads first does not keep the URL's limits from who writes then, as a journal does that
+// asks for the cursor of the topic that is full.
+func TestLimitsAfterReading(t *testing.T) {
+	s := serve(t, embedded.Options{})
+	for name, read := range map[string]func(*Queue, string) error{
+		"Cursor": func(q *Queue, topic string) error { _, err := q.Cursor(t.Context(), "p", topic); return err },
+		"Stats":  func(q *Queue, topic string) error { _, err := q.Stats(t.Context(), topic); return err },
+		"Browse": func(q *Queue, topic string) error { _, err := q.Browse(t.Context(), topic, 0, 1); return err },
+		"Get":    func(q *Queue, topic string) error { _, _, err := cursors{q}.Get(t.Context(), topic+"/p"); return err },
+	} {
+		c := embeddedConfig(s)
+		c.MaxBytes = 64 << 10
+		small, err := Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			err = small.Publish(t.Context(), name, payload(10, 1000))
+		}
+		if !errors.Is(err, queue.ErrFull) {
+			t.Fatalf("%s: publish: %v, want ErrFull", name, err)
+		}
+		if err := small.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.MaxBytes = 1 << 20
+		q := open(t, c)
+		if err := read(q, name); err != nil {
+			t.Fatal(name, err)
+		}
+		if got := limits(t, q, "ferry-"+name); got.MaxBytes != 64<<10 {
+			t.Errorf("%s: who only reads has set max_bytes to %d", name, got.MaxBytes)
+		}
+		if err := q.Publish(t.Context(), name, payload(10, 1000)); err != nil {
+			t.Errorf("%s, then publish: %v", name, err)
+		}
+	}
+}
+
+// TestShortMaxAge: max_age below the server's duplicate window is taken by a topic that is there already, and the window
+// grows again with it.
+func TestShortMaxAge(t *testing.T) {
+	s := serve(t, embedded.Options{})
+	c := embeddedConfig(s)
+	for _, step := range []struct{ maxAge, window time.Duration }{
+		{0, defaultWindow}, {time.Minute, time.Minute}, {30 * time.Second, 30 * time.Second}, {time.Hour, defaultWindow}, {0, defaultWindow},
+	} {
+		c.MaxAge = step.maxAge
+		q := open(t, c)
+		if err := q.Publish(t.Context(), "t", one("1")); err != nil {
+			t.Fatalf("max_age %s: %v", step.maxAge, err)
+		}
+		if got := limits(t, q, "ferry-t"); got.MaxAge != step.maxAge || got.Duplicates != step.window {
+			t.Errorf("max_age %s: it is %s, with a window of %s, want %s", step.maxAge, got.MaxAge, got.Duplicates, step.window)
+		}
+	}
+
+	// A window that somebody made longer by hand is not made shorter than it must be.
+	made := limits(t, open(t, c), "ferry-t")
+	made.Duplicates = time.Hour
+	for maxAge, want := range map[time.Duration]time.Duration{0: time.Hour, 2 * time.Hour: time.Hour, 10 * time.Minute: 10 * time.Minute} {
+		if got := window(made, maxAge); got != want {
+			t.Errorf("with max_age %s a window of 1h becomes %s, want %s", maxAge, got, want)
+		}
+	}
+}
+
 // TestFullTopic: a full topic pushes back and loses neither records nor the cursor.
 func TestFullTopic(t *testing.T) {
 	c := embeddedConfig(serve(t, embedded.Options{}))

@@ -56,6 +56,8 @@ var _ queue.Queue = (*Queue)(nil)
 type channel struct {
 	turn  chan struct{} // holds a token while somebody looks for the stream or makes it
 	ready atomic.Bool   // the stream is there and checked
+	// behind says that the stream has not yet the limits that the URL gives.
+	behind atomic.Bool
 	// replicated says that several servers answer for the stream.
 	replicated atomic.Bool
 	maxRecord  atomic.Int64
