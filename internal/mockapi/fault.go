@@ -272,7 +272,7 @@ func (fs fired) find(kinds ...Kind) (Fault, bool) {
 
 // needWhole tells whether a fault wants the body in one piece.
 func (fs fired) needWhole() bool {
-	_, need := fs.find(Reset, Cut, CutLength, CutChunked, WrongLength, InvalidJSON, Trickle, Stall, Bomb)
+	_, need := fs.find(Reset, Cut, CutLength, CutChunked, WrongLength, InvalidJSON, Trickle, Stall, Bomb, ContentType)
 	return need
 }
 

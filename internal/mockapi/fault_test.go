@@ -136,6 +136,10 @@ func TestFaultsInPlaceOfTheAnswer(t *testing.T) {
 	if c := r.Server.Ledger().Set("orders"); c.Records != 2 { // huge_header is a good answer
 		t.Errorf("the ledger says %+v", c)
 	}
+	// A body that would otherwise go out in pieces has the wrong type too.
+	if res := get(t, r.URL+"/v1/orders?limit=5&pad=1000000&fault=content_type"); res.header.Get("Content-Type") != "text/html; charset=utf-8" || len(res.body) < flushSize {
+		t.Errorf("content_type: %q for %d bytes", res.header.Get("Content-Type"), len(res.body))
+	}
 	res := get(t, r.URL+"/v1/orders?fault=invalid_json")
 	if res.err != nil || json.Valid(res.body) || len(res.body) < 1000 {
 		t.Errorf("invalid_json: error %v, %d bytes", res.err, len(res.body))
@@ -270,9 +274,10 @@ func TestFaultsOfThePagination(t *testing.T) {
 		{"nexturl", "fault=loop_cycle,size=4", seen{28, 7 * 20, 20}},
 		{"header", "fault=same_page", seen{7, 7 * 20, 20}},
 		{"page", "fault=same_page", seen{7, 7 * 20, 20}},
-		{"offset", "fault=same_page", seen{7, 7 * 8, 8}}, // the total ends it
+		{"offset", "fault=same_page", seen{7, 7 * 20, 20}},
 		{"v1", "fault=empty_pages", seen{0, 0, 20}},
 		{"page", "fault=empty_pages", seen{0, 0, 20}},
+		{"offset", "fault=empty_pages", seen{0, 0, 20}},
 		{"v1", "fault=duplicate,rows=2", seen{n, n + 7*2, 8}},
 		{"page", "fault=duplicate,rows=2", seen{n, n + 7*2, 8}},
 		{"none", "fault=duplicate,rows=2", seen{n, n, 1}},

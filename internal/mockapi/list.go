@@ -41,6 +41,7 @@ type page struct {
 	start, end int
 	next       *token // nil at the end
 	pages      int    // page style: the total
+	total      int    // of records, as the envelope says it
 	url        func(t token) string
 }
 
@@ -95,6 +96,7 @@ func (s *Server) serveList(a *answer, st style) {
 // locate finds the page's rows and its successor, without faults.
 func (p *page) locate() {
 	n := p.v.len()
+	p.total = n
 	size := p.q.size
 	p.number = p.q.number
 	switch p.style.name {
@@ -250,7 +252,7 @@ func (p *page) appendTotal(b []byte) []byte {
 		b = append(b, ',')
 	}
 	b = append(b, `"total":`...)
-	return strconv.AppendInt(b, int64(p.v.len()), 10)
+	return strconv.AppendInt(b, int64(p.total), 10)
 }
 
 // appendNext writes the member "next", or what stands for it on the last page.

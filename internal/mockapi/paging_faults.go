@@ -42,6 +42,7 @@ func (p *page) misplace(fs fired) {
 func (p *page) endless() {
 	p.next = &token{number: p.number + 1, mark: p.v.mark(p.end)}
 	p.pages = max(p.pages, p.number+1)
+	p.total = max(p.total, p.q.start+p.number*p.q.size+1) // or who counts up to it would come to an end
 }
 
 // disturb changes the data after the page was served.
