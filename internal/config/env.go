@@ -92,8 +92,11 @@ func keysOfVariable(name string, t reflect.Type, n *node) ([]string, reflect.Typ
 }
 
 // valueOf makes a tree of a variable's or a flag's text: a scalar as it is, everything else read as YAML (and so as
-// JSON).
+// JSON). The word null takes a value away, as it does in the file.
 func valueOf(text string, t reflect.Type, at place, p *problems) *node {
+	if text == "null" {
+		return &node{kind: null, at: at}
+	}
 	s := shapeOf(t)
 	if s.isScalar() || s == bodyShape && !strings.ContainsAny(text[:min(1, len(text))], "{[") {
 		return &node{kind: scalar, text: text, plain: true, at: at}

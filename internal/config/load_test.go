@@ -180,6 +180,46 @@ func TestLayers(t *testing.T) {
 	}
 }
 
+// TestNullTakesAway: null in a variable or a flag takes away what the file has set, whatever form the key has.
+func TestNullTakesAway(t *testing.T) {
+	const file = `
+log: {level: warn}
+defaults: {source: {rate: 5/s}}
+pipelines:
+  a:
+    every: 1h
+    source: {post: "https://a.example.com", auth: {bearer: t}, query: {x: "1"}, retries: 7, body: hello, paginate: {next_url: .n}}
+    transform: [{where: .a}]
+`
+	source := func(c *config.Config) config.Source { return c.Pipelines["a"].Source }
+	for key, get := range map[string]func(c *config.Config) bool{ // whether it is still as the file has it
+		"log.level":                   func(c *config.Config) bool { return c.Log.Level == "warn" },
+		"log":                         func(c *config.Config) bool { return c.Log.Level == "warn" },
+		"pipelines.a.every":           func(c *config.Config) bool { return c.Pipelines["a"].Every != 0 },
+		"pipelines.a.transform":       func(c *config.Config) bool { return len(c.Pipelines["a"].Transform) > 0 },
+		"pipelines.a.source.retries":  func(c *config.Config) bool { return source(c).Retries == 7 },
+		"pipelines.a.source.query":    func(c *config.Config) bool { return len(source(c).Query) > 0 },
+		"pipelines.a.source.body":     func(c *config.Config) bool { return !reflect.ValueOf(source(c).Body).IsZero() },
+		"pipelines.a.source.auth":     func(c *config.Config) bool { return !reflect.ValueOf(source(c).Auth).IsZero() },
+		"pipelines.a.source.paginate": func(c *config.Config) bool { return !reflect.ValueOf(source(c).Paginate).IsZero() },
+		"pipelines.a.source.rate":     func(c *config.Config) bool { return !reflect.ValueOf(source(c).Rate).IsZero() },
+		"defaults.source.rate":        func(c *config.Config) bool { return !reflect.ValueOf(source(c).Rate).IsZero() },
+	} {
+		if !get(parse(t, file)) {
+			t.Errorf("%s: the file sets nothing", key)
+		}
+		c, err := config.Parse([]byte(file), "ferry.yaml", config.Options{Set: map[string]string{key: "null"}})
+		if err != nil || get(c) {
+			t.Errorf("--set %s=null changes nothing: %v", key, err)
+		}
+		name := "FERRY_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+		c, err = config.Parse([]byte(file), "ferry.yaml", config.Options{Environ: []string{name + "=null"}})
+		if err != nil || get(c) {
+			t.Errorf("%s=null changes nothing: %v", name, err)
+		}
+	}
+}
+
 func TestVariablesOfKeys(t *testing.T) {
 	const file = `
 pipelines:
