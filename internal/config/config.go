@@ -56,7 +56,7 @@ type APIKey struct {
 
 // Server bounds what callers of the API can cost.
 type Server struct {
-	HeaderBytes    Bytes    `yaml:"header_bytes" default:"32KiB" doc:"Largest request header."`
+	HeaderBytes    Bytes    `yaml:"header_bytes" default:"32KiB" doc:"Largest request header, about: up to 4KiB more are taken."`
 	BodyBytes      Bytes    `yaml:"body_bytes" default:"8MiB" doc:"Largest request body."`
 	HeaderTimeout  Duration `yaml:"header_timeout" default:"5s" doc:"How long a client may take to send its header."`
 	BodyTimeout    Duration `yaml:"body_timeout" default:"30s" doc:"How long a client may take to send its body, and to take an answer."`

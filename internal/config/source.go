@@ -18,7 +18,7 @@ type Source struct {
 	MaxPages    int               `yaml:"max_pages" min:"0" doc:"End the run after this many pages; the next run goes on from there. 0: no limit."`
 	Incremental *Incremental      `yaml:"incremental" doc:"Ask only for what is new since the last run."`
 	Rate        Rate              `yaml:"rate" example:"10/s" doc:"Most requests to this host: 10/s, 600/m, 1000/h. Shared by all pipelines that name the host; the lowest holds."`
-	Retries     int               `yaml:"retries" default:"5" min:"0" max:"100" doc:"Further tries of a request that failed in a way that may pass (network, 408, 429, 5xx)."`
+	Retries     int               `yaml:"retries" default:"5" min:"0" max:"100" doc:"Further tries of a request that failed in a way that may pass (network, 408, 425, 429, 5xx)."`
 	RetryMax    Duration          `yaml:"retry_max" default:"30s" doc:"Longest wait between tries that ferry chooses itself."`
 	RetryAfter  Duration          `yaml:"retry_after" default:"5m" doc:"Longest Retry-After that is waited for; a longer one ends the run as rate limited."`
 	On          map[int]string    `yaml:"on" enum:"skip|fail|retry|end" example:"{404: end}" doc:"What an HTTP status means, where the default does not fit: skip the page (it has no records), fail, retry, or end of the data."`
