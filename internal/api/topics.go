@@ -88,7 +88,8 @@ func (h *Handler) registerTopics(rt *router) {
 		id: "ack-records", method: http.MethodPost, path: "/v1/topics/{topic}/ack", tag: tagTopics, role: roleRun,
 		summary: "Acknowledge records",
 		description: "`receipts` are done with and not delivered again; `nack` are given back and delivered again at once. " +
-			"The answer comes after the queue has confirmed.",
+			"The answer comes after the queue has confirmed. An unknown or outdated receipt is an error; the others of " +
+			"its list are done with all the same, and `nack` is not looked at when `receipts` has one.",
 		says: "How many were acknowledged and given back.", example: Acked{Acked: 1}, request: AckRequest{Receipts: []string{"42.1.9b2f"}},
 		problems: []Code{CodeQueue, CodeConflict},
 	}, func(ctx context.Context, in *struct {
