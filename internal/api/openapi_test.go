@@ -277,6 +277,24 @@ func TestRefusalsAreDocumented(t *testing.T) {
 	}
 }
 
+// TestProblemsOfProcessAndReadiness: a pipeline that takes only what is pushed is an invalid request, and readiness does
+// not ask whether a topic is full.
+func TestProblemsOfProcessAndReadiness(t *testing.T) {
+	for _, op := range documented(t) {
+		status, code, want := "422", CodeInvalid, true
+		switch {
+		case op.path == "/readyz":
+			status, code, want = "503", CodeQueueFull, false
+		case !strings.HasSuffix(op.path, "/process"):
+			continue
+		}
+		media := asMap(asMap(asMap(asMap(op.value["responses"])[status])["content"])[contentTypeProblem])
+		if got := asMap(media["examples"])[string(code)] != nil; got != want {
+			t.Errorf("%s %s documents %s: %t, want %t", op.method, op.path, code, got, want)
+		}
+	}
+}
+
 // exampleTarget fills the path's parameters with the document's examples.
 func exampleTarget(op documentedOperation) string {
 	target := op.path

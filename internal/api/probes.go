@@ -32,7 +32,7 @@ func (h *Handler) registerProbes(rt *router) {
 	raw(rt, operation{
 		id: "get-readiness", method: http.MethodGet, path: "/readyz", tag: tagService, free: true, timeout: readyPatience,
 		summary: "Can it serve?", description: "200 when requests can be served: the queue answers and the instance is not stopping. Otherwise 503, with what is missing.",
-		says: "Ready.", problems: []Code{CodeNotReady, CodeStopping, CodeQueue, CodeQueueFull},
+		says: "Ready.", problems: []Code{CodeNotReady, CodeStopping, CodeQueue},
 	}, nil, content(), func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		if h.draining.Load() {
