@@ -24,7 +24,8 @@ func (c *command) devCommand() *cobra.Command {
 		Use:   "dev",
 		Short: "Everything on this machine: simulated API, embedded queue, HTTP API",
 		Long: `Start everything on this machine: the simulated third-party API, the embedded queue, and the HTTP API with its
-docs. Without a configuration file it carries the simulated API's data; with one it starts again on every change.`,
+docs. Without a configuration file it carries the simulated API's data; with one it starts again on every change of a file
+that it has read. A file that is made later, such as .env, is not noticed.`,
 		Args: needArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), listen) },
 	}
