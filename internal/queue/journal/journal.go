@@ -9,12 +9,9 @@ package journal
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -108,26 +105,6 @@ func Open(ctx context.Context, dir string, behind queue.Queue) (*Queue, error) {
 		q.drainWork <- struct{}{}
 	}
 	return q, nil
-}
-
-// identity is the journal's own name, made once: a journal begun anew must not take another one's cursor for its own.
-func identity(dir string) (string, error) {
-	name := filepath.Join(dir, "id")
-	b, err := os.ReadFile(name)
-	if err == nil {
-		return strings.TrimSpace(string(b)), nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return "", err
-	}
-	id := strings.ToLower(rand.Text()[:12])
-	if err := os.WriteFile(name+".new", []byte(id+"\n"), 0o600); err != nil {
-		return "", err
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return "", err
-	}
-	return id, syncDir(dir)
 }
 
 // Publish implements queue.Queue. The first records for a topic go to the queue behind itself, which makes the topic

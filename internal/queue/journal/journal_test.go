@@ -267,6 +267,42 @@ func TestKilledBeforeTheFirstRecord(t *testing.T) {
 	}
 }
 
+// TestDamagedID: a file of the id that a power cut left without what was written must not stand for another journal,
+// whose cursors are elsewhere: all that is in the files would come again.
+func TestDamagedID(t *testing.T) {
+	for _, content := range []string{"", "\x00\x00\x00", "abcdefgh2345", "abcdefgh2345\n\n", "../orders2345\n"} {
+		t.Run(fmt.Sprintf("%q", content), func(t *testing.T) {
+			dir, store := t.TempDir(), &queuetest.Store{}
+			behind := func() queue.Queue { return queuetest.NewMemory(queuetest.MemoryOptions{Store: store}) }
+			damage := func() {
+				t.Helper()
+				if err := os.WriteFile(filepath.Join(dir, "id"), []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			damage()
+			q := open(t, dir, behind()) // without records a new id is as good
+			publish(t, q, "orders", 0, 3)
+			closeNow(t, q)
+			good, err := os.ReadFile(filepath.Join(dir, "id"))
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			damage()
+			if _, err := journal.Open(t.Context(), dir, behind()); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "id")) {
+				t.Fatalf("opened with a damaged id: %v, want an error that names the file", err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "id"), good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			q = open(t, dir, behind())
+			defer closeNow(t, q)
+			want(t, q, "orders", 3)
+		})
+	}
+}
+
 func TestFilesGoWhenDrained(t *testing.T) {
 	dir := t.TempDir()
 	q := open(t, dir, queuetest.NewMemory(queuetest.MemoryOptions{}))
