@@ -293,7 +293,11 @@ func (q *Queue) Close(ctx context.Context) error {
 	flushErr := q.flush(ctx, true)
 	q.stop()
 	q.done.Wait()
-	for _, c := range q.waiting { // flush gave up before they were written
+	q.mu.Lock()
+	left := q.waiting // flush gave up before they were written
+	q.waiting = nil   // who takes a call back now finds it gone, and waits for its answer
+	q.mu.Unlock()
+	for _, c := range left {
 		c.done <- queue.ErrClosed
 	}
 	var errs []error
