@@ -62,7 +62,8 @@ func newSegment(dir string, first uint64) (*segment, error) {
 		err = syncDir(dir)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(path))
+		// The file stays, empty: a kill may have left it here before, and then its name is all that tells the position.
+		return nil, errors.Join(err, f.Truncate(0), f.Close())
 	}
 	return &segment{file: f, path: path, last: first - 1}, nil
 }
