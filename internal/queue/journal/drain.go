@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -32,23 +33,42 @@ func (q *Queue) drain() {
 	wait := time.NewTimer(time.Hour)
 	defer wait.Stop()
 	for {
+		wait.Reset(q.rest())
 		select {
 		case <-q.drainWork:
+			q.gather(wait)
+		case <-wait.C: // a topic that failed has its next try
 		case <-q.stopped.Done():
 			return
 		}
-		wait.Reset(linger)
-		for !q.worthwhile() {
-			select {
-			case <-q.drainWork:
-				continue
-			case <-wait.C:
-			case <-q.stopped.Done():
-				return
-			}
-			break
-		}
 		q.empty()
+	}
+}
+
+// rest is how long there is nothing to do when nothing comes: until the next try of a topic that failed.
+func (q *Queue) rest() time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	rest := time.Hour
+	for _, l := range q.lanes {
+		if !l.again.IsZero() {
+			rest = min(rest, max(time.Until(l.again), 0))
+		}
+	}
+	return rest
+}
+
+// gather lets company come for what is there, unless somebody is in a hurry.
+func (q *Queue) gather(wait *time.Timer) {
+	wait.Reset(linger)
+	for !q.worthwhile() {
+		select {
+		case <-q.drainWork:
+		case <-wait.C:
+			return
+		case <-q.stopped.Done():
+			return
+		}
 	}
 }
 
@@ -56,7 +76,13 @@ func (q *Queue) drain() {
 func (q *Queue) worthwhile() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.hurry || len(q.pending) >= enough
+	n := 0
+	for _, l := range q.lanes {
+		if l.again.IsZero() {
+			n += len(l.pending)
+		}
+	}
+	return q.hurry || n >= enough
 }
 
 // empty commits what is pending when it is called, unless the journal is stopped. What comes meanwhile gathers for the
@@ -66,108 +92,112 @@ func (q *Queue) empty() {
 	until := q.last
 	q.hurry = false // who is in a hurry waits for a position up to this one
 	q.mu.Unlock()
-	policy := retry.Policy{Base: 20 * time.Millisecond, Max: retryMax}
-	for try := 1; q.stopped.Err() == nil; {
+	for q.stopped.Err() == nil {
 		topic, ok := q.first(until)
 		if !ok {
 			return
 		}
-		taken, err := q.commit(topic)
-		if err == nil {
-			try = 1
-			q.settle(taken)
-			continue
+		n, err := q.commit(topic)
+		switch {
+		case err == nil:
+			q.settle(topic, n)
+		case !errors.Is(err, errBuried):
+			q.postpone(topic, err)
 		}
-		if errors.Is(err, errBuried) {
-			continue
-		}
-		if !errors.Is(err, queue.ErrFenced) { // who is fenced only has to open its writer anew
-			q.mu.Lock()
-			q.blocked = fmt.Errorf("commit journal to %s: %w", topic, err)
-			q.changed()
-			q.mu.Unlock()
-		}
-		_ = retry.Sleep(q.stopped, policy.Wait(try)) // ends early only when the journal is stopped
-		try++
 	}
 }
 
-// first is the topic of the first pending record up to a position. What is pending after it is left for another time.
+// first is the topic of the first pending record up to a position, leaving out the topics whose next try is not due. What
+// is pending after that position is left for another time.
 func (q *Queue) first(until uint64) (topic string, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.pending) == 0 {
-		return "", false
+	now := time.Now()
+	least := uint64(math.MaxUint64)
+	for name, l := range q.lanes {
+		if len(l.pending) > 0 && l.pending[0].position < least && !now.Before(l.again) {
+			topic, least = name, l.pending[0].position
+		}
 	}
-	if q.pending[0].position > until {
+	if topic != "" && least > until {
 		poke(q.drainWork)
-		return "", false
 	}
-	return q.pending[0].topic, true
+	return topic, least <= until
+}
+
+// patience is that with a topic that fails.
+var patience = retry.Policy{Base: 20 * time.Millisecond, Max: retryMax}
+
+// postpone leaves a topic alone for a while. Who is fenced only has to open its writer anew, and is not blocked.
+func (q *Queue) postpone(topic string, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lanes[topic]
+	l.tries++
+	l.again = time.Now().Add(patience.Wait(l.tries))
+	if !errors.Is(err, queue.ErrFenced) {
+		l.blocked = fmt.Errorf("commit journal to %s: %w", topic, err)
+		q.changed()
+	}
 }
 
 // commit writes as many of the topic's records as one commit holds, together with their place in the journal, and
-// returns their places in pending. After an error the writer is opened anew, which tells what was written.
-func (q *Queue) commit(topic string) (taken []int, err error) {
+// returns how many of those pending are in the topic now. After an error the writer is opened anew, which tells what was
+// written.
+func (q *Queue) commit(topic string) (n int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	w := q.writers[topic]
 	if w == nil {
 		if w, err = q.Queue.OpenWriter(ctx, q.pipeline, topic); err != nil {
-			return nil, err
+			return 0, err
 		}
 		q.writers[topic] = w
 	}
 	done := position(w.Cursor())
-	batch, taken, last := q.next(topic, done)
+	batch, n, last := q.next(topic, done)
 	if last <= done {
-		return taken, nil // an answer was lost, and the records are there
+		return n, nil // an answer was lost, and the records are there
 	}
 	err = w.Commit(ctx, batch, cursorAt(last))
 	var refused *queue.BatchError
 	switch {
 	case errors.As(err, &refused):
-		q.bury(taken, done, refused)
-		return nil, errBuried
+		q.bury(topic, n, done, refused)
+		return 0, errBuried
 	case err != nil:
 		delete(q.writers, topic)
-		return nil, errors.Join(err, w.Close(ctx))
+		return 0, errors.Join(err, w.Close(ctx))
 	}
-	return taken, nil
+	return n, nil
 }
 
-// next gathers one commit of the topic's records. taken are their places in pending, which only settle shortens; those
-// up to position done are in the topic already and not in the batch.
-func (q *Queue) next(topic string, done uint64) (b queue.Batch, taken []int, last uint64) {
+// next gathers one commit of the topic's records. n is how many of those pending it reaches over, which only settle
+// shortens; those up to position done are in the topic already and not in the batch.
+func (q *Queue) next(topic string, done uint64) (b queue.Batch, n int, last uint64) {
 	limits := q.Info().Limits
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	size := 0
-	for i := range q.pending {
-		it := &q.pending[i]
-		if it.topic != topic {
-			continue
+	pending := q.lanes[topic].pending
+	for i := range pending {
+		it := &pending[i]
+		if it.position > done {
+			s := it.record.Size()
+			if b.Len() > 0 && (limits.CommitRecords > 0 && b.Len() == limits.CommitRecords ||
+				limits.CommitBytes > 0 && size+s > limits.CommitBytes || size+s > segmentBytes/2) {
+				break
+			}
+			size += s
+			if it.dead {
+				b.Dead = append(b.Dead, it.record)
+			} else {
+				b.Records = append(b.Records, it.record)
+			}
 		}
-		if it.position <= done {
-			taken = append(taken, i)
-			last = it.position
-			continue
-		}
-		n := it.record.Size()
-		if b.Len() > 0 && (limits.CommitRecords > 0 && b.Len() == limits.CommitRecords ||
-			limits.CommitBytes > 0 && size+n > limits.CommitBytes || size+n > segmentBytes/2) {
-			break
-		}
-		size += n
-		taken = append(taken, i)
-		last = it.position
-		if it.dead {
-			b.Dead = append(b.Dead, it.record)
-		} else {
-			b.Records = append(b.Records, it.record)
-		}
+		n, last = i+1, it.position
 	}
-	return b, taken, last
+	return b, n, last
 }
 
 // errBuried: records were refused for good, and are dead letters now; the commit can be tried again.
@@ -177,13 +207,14 @@ var errBuried = errors.New("refused records are dead letters now")
 const keep = 16 << 10
 
 // bury makes dead letters, cut to their beginning, of records that the queue behind refuses for good although they were
-// within its limit: they are confirmed and must not vanish, nor hold up the others.
-func (q *Queue) bury(taken []int, done uint64, refused *queue.BatchError) {
+// within its limit: they are confirmed and must not vanish, nor hold up the others. The batch was made of the first n.
+func (q *Queue) bury(topic string, n int, done uint64, refused *queue.BatchError) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	pending := q.lanes[topic].pending
 	var records, dead []int // places in pending of the batch's two parts
-	for _, at := range taken {
-		switch it := &q.pending[at]; {
+	for at := range n {
+		switch it := &pending[at]; {
 		case it.position <= done: // was not in the batch
 		case it.dead:
 			dead = append(dead, at)
@@ -193,7 +224,7 @@ func (q *Queue) bury(taken []int, done uint64, refused *queue.BatchError) {
 	}
 	order := slices.Concat(records, dead)
 	for i, err := range refused.Failed {
-		it := &q.pending[order[i]]
+		it := &pending[order[i]]
 		if !it.dead { // a letter has its reason
 			it.dead = true
 			it.record.Headers = append(slices.Clip(it.record.Headers),
@@ -203,54 +234,19 @@ func (q *Queue) bury(taken []int, done uint64, refused *queue.BatchError) {
 	}
 }
 
-// settle takes the committed records out of pending.
-func (q *Queue) settle(taken []int) {
+// settle takes the first n records of a topic, which are committed, out of pending.
+func (q *Queue) settle(topic string, n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.blocked = nil
-	kept := q.pending[:0]
-	k := 0
-	for i := range q.pending {
-		if k < len(taken) && taken[k] == i {
-			q.bytes -= q.pending[i].size
-			k++
-			continue
-		}
-		kept = append(kept, q.pending[i])
+	l := q.lanes[topic]
+	l.blocked, l.tries, l.again = nil, 0, time.Time{}
+	size := 0
+	for i := range n {
+		size += l.pending[i].size
 	}
-	clear(q.pending[len(kept):]) // let go of the records
-	q.pending = kept
+	clear(l.pending[:n]) // let go of the records
+	l.pending = l.pending[n:]
+	q.release(topic, size)
 	q.forget()
 	q.changed()
-}
-
-// errBlocked: the topics do not take what is in the journal.
-var errBlocked = errors.New("the topics do not take what is in the journal")
-
-// flush waits until everything confirmed before the call is in its topic; with all, until nothing is under way. It
-// gives up with errBlocked when the topics do not take it.
-func (q *Queue) flush(ctx context.Context, all bool) error {
-	q.mu.Lock()
-	until := q.last
-	for {
-		drained := len(q.pending) == 0 || !all && q.pending[0].position > until
-		if drained && (!all || len(q.waiting) == 0 && !q.writing) {
-			q.mu.Unlock()
-			return nil
-		}
-		if q.blocked != nil || q.broken != nil {
-			q.mu.Unlock()
-			return errBlocked
-		}
-		q.hurry = true
-		change := q.progress
-		q.mu.Unlock()
-		poke(q.drainWork)
-		select {
-		case <-change:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		q.mu.Lock()
-	}
 }

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -25,10 +26,11 @@ import (
 // with numbers as little-endian varints after the first eight bytes. The first record that does not read ends the
 // segment: what comes after it was never confirmed, since records are confirmed in order, after their sync.
 type segment struct {
-	file *os.File
-	path string
-	size int64
-	last uint64 // position of its last record; the one before its first when it has none
+	file  *os.File
+	path  string
+	size  int64
+	first uint64 // position of its first record, or what that would be
+	last  uint64 // position of its last record; the one before its first when it has none
 }
 
 // overhead is about what a record takes in the file beside its size.
@@ -65,7 +67,7 @@ func newSegment(dir string, first uint64) (*segment, error) {
 		// The file stays, empty: a kill may have left it here before, and then its name is all that tells the position.
 		return nil, errors.Join(err, f.Truncate(0), f.Close())
 	}
-	return &segment{file: f, path: path, last: first - 1}, nil
+	return &segment{file: f, path: path, first: first, last: first - 1}, nil
 }
 
 // append writes and syncs. After an error that is not errUnsynced nothing of b is in the file.
@@ -181,31 +183,30 @@ func decode(body []byte) (it item, ok bool) {
 // largest is a record's largest size in a file; what claims to be larger is torn.
 const largest = 64 << 20
 
-// readSegment hands every record of the file to f, and returns how far the file can be read.
-func readSegment(file *os.File, f func(item)) (size int64, err error) {
+// readSegment hands every record of the file to f, as far as the file can be read.
+func readSegment(file *os.File, f func(item)) error {
 	in := bufio.NewReaderSize(file, 1<<20)
 	for {
 		var head [8]byte
 		if _, err := io.ReadFull(in, head[:]); err != nil {
-			return size, endOf(err)
+			return endOf(err)
 		}
 		n := binary.LittleEndian.Uint32(head[:])
 		if n == 0 || n > largest {
-			return size, nil
+			return nil
 		}
 		body := make([]byte, n)
 		if _, err := io.ReadFull(in, body); err != nil {
-			return size, endOf(err)
+			return endOf(err)
 		}
 		if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(head[4:]) {
-			return size, nil
+			return nil
 		}
 		it, ok := decode(body)
 		if !ok {
-			return size, nil
+			return nil
 		}
 		f(it)
-		size += 8 + int64(n)
 	}
 }
 
@@ -230,7 +231,8 @@ func (q *Queue) recover(ctx context.Context) error {
 		if _, err := fmt.Sscanf(strings.TrimSuffix(filepath.Base(name), ".journal"), "%x", &first); err != nil {
 			return fmt.Errorf("%s is no file of a journal; move it away", name)
 		}
-		s := &segment{path: name, last: max(first, 1) - 1}
+		first = max(first, 1)
+		s := &segment{path: name, first: first, last: first - 1}
 		q.last = max(q.last, s.last)
 		if err := q.readOld(ctx, s, drained); err != nil {
 			return err
@@ -248,7 +250,7 @@ func (q *Queue) readOld(ctx context.Context, s *segment, drained map[string]uint
 	}
 	defer file.Close()
 	var failed error
-	_, err = readSegment(file, func(it item) {
+	err = readSegment(file, func(it item) {
 		done, ok := drained[it.topic]
 		if !ok && failed == nil {
 			cursor, err := q.Queue.Cursor(ctx, q.pipeline, it.topic)
@@ -262,20 +264,39 @@ func (q *Queue) readOld(ctx context.Context, s *segment, drained map[string]uint
 		s.last = max(s.last, it.position)
 		q.last = max(q.last, it.position)
 		if it.position > done {
-			q.pending = append(q.pending, it)
-			q.bytes += it.size
+			l := q.hold(it.topic, it.size)
+			l.pending = append(l.pending, it)
 		}
 	})
 	return errors.Join(err, failed)
 }
 
-// forget removes the full files of which every record is in its topic. The lock is held, or nobody else is there yet.
+// forget removes the full files of which every record is in its topic, also from among others: what a blocked topic has
+// in one must not keep all that come after it. The lock is held, or nobody else is there yet.
 func (q *Queue) forget() {
-	// The newest file stays for its name, which tells where the numbering goes on, until there is another one.
-	for len(q.old) > 0 && (len(q.old) > 1 || q.file != nil) && (len(q.pending) == 0 || q.pending[0].position > q.old[0].last) {
-		_ = os.Remove(q.old[0].path) // what stays is removed at the next Open
-		q.old = q.old[1:]
+	newest := len(q.old) - 1
+	kept := q.old[:0]
+	for i, s := range q.old {
+		// The newest file stays for its name, which tells where the numbering goes on, until there is another one.
+		if i == newest && q.file == nil || q.needs(s) {
+			kept = append(kept, s)
+			continue
+		}
+		_ = os.Remove(s.path) // what stays is removed at the next Open
 	}
+	clear(q.old[len(kept):])
+	q.old = kept
+}
+
+// needs tells whether a pending record lies in a file.
+func (q *Queue) needs(s *segment) bool {
+	for _, l := range q.lanes {
+		at, _ := slices.BinarySearchFunc(l.pending, s.first, func(it item, p uint64) int { return cmp.Compare(it.position, p) })
+		if at < len(l.pending) && l.pending[at].position <= s.last {
+			return true
+		}
+	}
+	return false
 }
 
 // write is the goroutine that makes calls durable: everything that waits, with one write and one sync.
@@ -299,10 +320,10 @@ func (q *Queue) write() {
 		items := make([]item, 0, len(calls))
 		b = b[:0]
 		for _, c := range calls {
-			base, dead := strings.CutSuffix(c.topic, queue.DeadTopic(""))
+			topic, dead := base(c.topic)
 			for i := range c.records {
 				next++
-				items = append(items, item{position: next, topic: base, dead: dead, size: c.records[i].Size() + overhead, record: c.records[i]})
+				items = append(items, item{position: next, topic: topic, dead: dead, size: c.records[i].Size() + overhead, record: c.records[i]})
 				b = encode(b, &items[len(items)-1])
 			}
 		}
@@ -314,7 +335,8 @@ func (q *Queue) write() {
 		q.writing = false
 		if err != nil {
 			for _, c := range calls {
-				q.bytes -= c.size
+				topic, _ := base(c.topic)
+				q.release(topic, c.size)
 			}
 			if errors.Is(err, errUnsynced) && q.broken == nil {
 				q.broken = fmt.Errorf("%w: %w; restart ferry once the disk is well", queue.ErrUnavailable, err)
@@ -322,7 +344,10 @@ func (q *Queue) write() {
 			err = writeFailure(err)
 		} else {
 			q.last = next
-			q.pending = append(q.pending, items...)
+			for i := range items {
+				l := q.lanes[items[i].topic] // made by the call
+				l.pending = append(l.pending, items[i])
+			}
 		}
 		q.changed()
 		q.mu.Unlock()

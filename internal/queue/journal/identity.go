@@ -53,7 +53,7 @@ func holdsRecords(dir string) (bool, error) {
 			return false, err
 		}
 		n := 0
-		_, err = readSegment(f, func(item) { n++ })
+		err = readSegment(f, func(item) { n++ })
 		_ = f.Close()
 		if err != nil || n > 0 {
 			return n > 0, err

@@ -43,14 +43,13 @@ type Queue struct {
 
 	mu       sync.Mutex
 	closed   bool
-	broken   error         // a sync failed: what is in the file is not known any more
-	blocked  error         // why the topics do not take what is in the journal; nil when they do
-	waiting  []*call       // to be written
-	writing  bool          // calls are on their way into the file
-	pending  []item        // written and confirmed, not in their topics yet, in order
-	bytes    int           // of pending and waiting
+	broken   error   // a sync failed: what is in the file is not known any more
+	waiting  []*call // to be written
+	writing  bool    // calls are on their way into the file
+	lanes    map[string]*lane
+	bytes    int           // of all lanes
 	last     uint64        // position of the last record written
-	hurry    bool          // somebody waits for pending to be empty
+	hurry    bool          // somebody waits for pending records to be in their topic
 	progress chan struct{} // closed and replaced when pending, bytes or blocked change
 
 	writeWork, drainWork chan struct{} // hold one when there is work
@@ -92,7 +91,7 @@ func Open(ctx context.Context, dir string, behind queue.Queue) (*Queue, error) {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	q := &Queue{
-		Queue: behind, dir: dir, pipeline: "journal-" + id, progress: make(chan struct{}),
+		Queue: behind, dir: dir, pipeline: "journal-" + id, lanes: map[string]*lane{}, progress: make(chan struct{}),
 		writeWork: make(chan struct{}, 1), drainWork: make(chan struct{}, 1), writers: map[string]queue.Writer{},
 	}
 	if err := q.recover(ctx); err != nil {
@@ -101,7 +100,7 @@ func Open(ctx context.Context, dir string, behind queue.Queue) (*Queue, error) {
 	q.stopped, q.stop = context.WithCancel(context.Background())
 	q.done.Go(q.write)
 	q.done.Go(q.drain)
-	if len(q.pending) > 0 {
+	if len(q.lanes) > 0 {
 		q.drainWork <- struct{}{}
 	}
 	return q, nil
@@ -209,15 +208,19 @@ func (q *Queue) tryEnqueue(c *call) (change <-chan struct{}, err error) {
 		return nil, queue.ErrClosed
 	case q.broken != nil:
 		return nil, q.broken
-	case q.blocked != nil && q.bytes > 0: // confirming more would only make the heap higher
-		return nil, q.blocked
-	case q.bytes == 0 || q.bytes+c.size <= held:
-		q.bytes += c.size
-		q.waiting = append(q.waiting, c)
-		return nil, nil
 	}
-	q.hurry = true
-	return q.progress, nil
+	topic, _ := base(c.topic)
+	ok, err := q.room(topic, c.size)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		q.hurry = true
+		return q.progress, nil
+	}
+	q.hold(topic, c.size)
+	q.waiting = append(q.waiting, c)
+	return nil, nil
 }
 
 func (q *Queue) takeBack(c *call) bool {
@@ -226,7 +229,8 @@ func (q *Queue) takeBack(c *call) bool {
 	for i, w := range q.waiting {
 		if w == c {
 			q.waiting = append(q.waiting[:i:i], q.waiting[i+1:]...)
-			q.bytes -= c.size
+			topic, _ := base(c.topic)
+			q.release(topic, c.size)
 			q.changed()
 			return true
 		}
@@ -254,16 +258,17 @@ func (q *Queue) OpenWriter(ctx context.Context, pipeline, topic string) (queue.W
 	if err != nil {
 		return nil, err
 	}
-	return &writer{w, q}, nil
+	return &writer{w, q, topic}, nil
 }
 
 type writer struct {
 	queue.Writer
-	q *Queue
+	q     *Queue
+	topic string
 }
 
 func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) error {
-	if err := w.q.settled(ctx); err != nil {
+	if err := w.q.settled(ctx, w.topic); err != nil {
 		return err
 	}
 	return w.Writer.Commit(ctx, b, next)
@@ -272,7 +277,7 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 // Ping implements queue.Queue.
 func (q *Queue) Ping(ctx context.Context) error {
 	q.mu.Lock()
-	err := errors.Join(q.broken, q.blocked)
+	err := errors.Join(q.broken, q.blocks())
 	q.mu.Unlock()
 	if err != nil {
 		return err
@@ -281,7 +286,7 @@ func (q *Queue) Ping(ctx context.Context) error {
 }
 
 // Close implements queue.Queue: calls under way are confirmed, and what is in the journal reaches its topics. What
-// does not within ctx is there at the next Open.
+// does not within ctx, or is for a topic that does not take it, is there at the next Open.
 func (q *Queue) Close(ctx context.Context) error {
 	q.mu.Lock()
 	again := q.closed
@@ -290,7 +295,7 @@ func (q *Queue) Close(ctx context.Context) error {
 	if again {
 		return nil
 	}
-	flushErr := q.flush(ctx, true)
+	flushErr := q.flush(ctx)
 	q.stop()
 	q.done.Wait()
 	q.mu.Lock()
@@ -301,7 +306,7 @@ func (q *Queue) Close(ctx context.Context) error {
 		c.done <- queue.ErrClosed
 	}
 	var errs []error
-	if flushErr != nil && !errors.Is(flushErr, errBlocked) {
+	if flushErr != nil {
 		errs = append(errs, fmt.Errorf("empty the journal: %w", flushErr))
 	}
 	for _, w := range q.writers {

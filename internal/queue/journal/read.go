@@ -8,12 +8,15 @@ import (
 	"ferry/internal/queue"
 )
 
-// The reader's side waits for what is confirmed, so that it is seen. Where the topics take nothing, what they hold is
-// shown all the same.
+// The reader's side waits for what is confirmed, so that it is seen. Where a topic takes nothing, what it holds is shown
+// all the same.
 
-// settled waits for what was confirmed before.
-func (q *Queue) settled(ctx context.Context) error {
-	err := q.flush(ctx, false)
+// settled waits for what was confirmed for a topic before.
+func (q *Queue) settled(ctx context.Context, topic string) error {
+	q.mu.Lock()
+	until := q.last
+	q.mu.Unlock()
+	err := q.arrived(ctx, topic, until)
 	if errors.Is(err, errBlocked) {
 		return nil
 	}
@@ -22,7 +25,7 @@ func (q *Queue) settled(ctx context.Context) error {
 
 // Browse implements queue.Reader.
 func (q *Queue) Browse(ctx context.Context, topic string, from int64, limit int) ([]queue.Stored, error) {
-	if err := q.settled(ctx); err != nil {
+	if err := q.settled(ctx, topic); err != nil {
 		return nil, err
 	}
 	return q.Queue.Browse(ctx, topic, from, limit)
@@ -30,7 +33,7 @@ func (q *Queue) Browse(ctx context.Context, topic string, from int64, limit int)
 
 // Receive implements queue.Reader.
 func (q *Queue) Receive(ctx context.Context, topic string, limit int, wait time.Duration) ([]queue.Delivery, error) {
-	if err := q.settled(ctx); err != nil {
+	if err := q.settled(ctx, topic); err != nil {
 		return nil, err
 	}
 	return q.Queue.Receive(ctx, topic, limit, wait)
@@ -38,7 +41,7 @@ func (q *Queue) Receive(ctx context.Context, topic string, limit int, wait time.
 
 // Stats implements queue.Reader.
 func (q *Queue) Stats(ctx context.Context, topic string) (queue.Stats, error) {
-	if err := q.settled(ctx); err != nil {
+	if err := q.settled(ctx, topic); err != nil {
 		return queue.Stats{}, err
 	}
 	return q.Queue.Stats(ctx, topic)
@@ -52,7 +55,7 @@ func (q *Queue) Remove(ctx context.Context, topic string, positions ...int64) er
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	if err := q.settled(ctx); err != nil {
+	if err := q.settled(ctx, topic); err != nil {
 		return err
 	}
 	return r.Remove(ctx, topic, positions...)
