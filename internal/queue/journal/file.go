@@ -225,7 +225,7 @@ func (q *Queue) recover(ctx context.Context) error {
 		return err
 	}
 	slices.Sort(names) // the names are as long as each other, so this is the order of positions
-	drained := map[string]uint64{}
+	r := recovery{cursors: map[string]uint64{}}
 	for _, name := range names {
 		first := uint64(0)
 		if _, err := fmt.Sscanf(strings.TrimSuffix(filepath.Base(name), ".journal"), "%x", &first); err != nil {
@@ -234,16 +234,58 @@ func (q *Queue) recover(ctx context.Context) error {
 		first = max(first, 1)
 		s := &segment{path: name, first: first, last: first - 1}
 		q.last = max(q.last, s.last)
-		if err := q.readOld(ctx, s, drained); err != nil {
+		if err := q.readOld(ctx, s, &r); err != nil {
 			return err
 		}
 		q.old = append(q.old, s)
 	}
+	if err := q.adopt(&r); err != nil {
+		return err
+	}
+	q.recovered = q.last
 	q.forget()
 	return nil
 }
 
-func (q *Queue) readOld(ctx context.Context, s *segment, drained map[string]uint64) error {
+// recovery is what reading the files has found out.
+type recovery struct {
+	cursors map[string]uint64 // of the topics that have records in the files
+	passed  []item            // at or below their topic's cursor
+}
+
+// adopt sees to the topics whose cursor is above every position in the files, which no order of events leaves behind:
+// something else than this journal has come to the disk or gone from it. Whether such a topic has the records is not
+// known, and nothing may be lost, so they get new positions, above the cursor, in a file of their own. Once that is
+// there, the cursor is below the last position, and tells again what is delivered.
+func (q *Queue) adopt(r *recovery) error {
+	top := q.last
+	for _, cursor := range r.cursors {
+		top = max(top, cursor)
+	}
+	if top == q.last {
+		return nil
+	}
+	s := &segment{path: segmentPath(q.dir, top+1), first: top + 1}
+	var b []byte
+	for _, it := range r.passed {
+		if r.cursors[it.topic] <= q.last {
+			continue
+		}
+		top++
+		it.position = top
+		b = encode(b, &it)
+		l := q.hold(it.topic, it.size)
+		l.pending = append(l.pending, it)
+	}
+	if err := replaceFile(s.path, b); err != nil {
+		return err
+	}
+	q.last, s.last = top, top
+	q.old = append(q.old, s)
+	return nil
+}
+
+func (q *Queue) readOld(ctx context.Context, s *segment, r *recovery) error {
 	file, err := os.Open(s.path)
 	if err != nil {
 		return err
@@ -251,7 +293,7 @@ func (q *Queue) readOld(ctx context.Context, s *segment, drained map[string]uint
 	defer file.Close()
 	var failed error
 	err = readSegment(file, func(it item) {
-		done, ok := drained[it.topic]
+		done, ok := r.cursors[it.topic]
 		if !ok && failed == nil {
 			cursor, err := q.Queue.Cursor(ctx, q.pipeline, it.topic)
 			if err != nil {
@@ -259,14 +301,16 @@ func (q *Queue) readOld(ctx context.Context, s *segment, drained map[string]uint
 				return
 			}
 			done = position(cursor)
-			drained[it.topic] = done
+			r.cursors[it.topic] = done
 		}
 		s.last = max(s.last, it.position)
 		q.last = max(q.last, it.position)
-		if it.position > done {
-			l := q.hold(it.topic, it.size)
-			l.pending = append(l.pending, it)
+		if it.position <= done {
+			r.passed = append(r.passed, it)
+			return
 		}
+		l := q.hold(it.topic, it.size)
+		l.pending = append(l.pending, it)
 	})
 	return errors.Join(err, failed)
 }
@@ -312,6 +356,7 @@ func (q *Queue) write() {
 		calls := q.waiting
 		q.waiting = nil
 		next, broken := q.last, q.broken
+		first := next + 1
 		q.writing = len(calls) > 0
 		q.mu.Unlock()
 		if len(calls) == 0 {
@@ -329,7 +374,7 @@ func (q *Queue) write() {
 		}
 		err := broken
 		if err == nil {
-			err = q.store(b, next)
+			err = q.store(b, first, next)
 		}
 		q.mu.Lock()
 		q.writing = false
@@ -343,7 +388,7 @@ func (q *Queue) write() {
 			}
 			err = writeFailure(err)
 		} else {
-			q.last = next
+			q.last = max(q.last, next) // which may have been raised meanwhile
 			for i := range items {
 				l := q.lanes[items[i].topic] // made by the call
 				l.pending = append(l.pending, items[i])
@@ -362,14 +407,12 @@ func (q *Queue) write() {
 }
 
 // store writes to the present file, or to a new one when that is full.
-func (q *Queue) store(b []byte, last uint64) error {
+func (q *Queue) store(b []byte, first, last uint64) error {
 	if q.file != nil && (q.file.size == 0 || q.file.size+int64(len(b)) <= segmentBytes) {
 		return q.file.append(b, last)
 	}
-	q.mu.Lock()
-	full, begin := q.file, q.last+1
-	q.mu.Unlock()
-	s, err := newSegment(q.dir, begin)
+	full := q.file // only this goroutine changes it
+	s, err := newSegment(q.dir, first)
 	if err != nil {
 		return err
 	}

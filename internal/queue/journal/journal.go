@@ -38,6 +38,7 @@ type Queue struct {
 	queue.Queue // the one behind; what is not overridden passes through
 	dir         string
 	pipeline    string // under which the journal's cursors lie
+	recovered   uint64 // position of the last record that Open found
 
 	known sync.Map // topics that a Publish has gone through to, so that they exist and take records
 
@@ -106,8 +107,7 @@ func Open(ctx context.Context, dir string, behind queue.Queue) (*Queue, error) {
 	return q, nil
 }
 
-// Publish implements queue.Queue. The first records for a topic go to the queue behind itself, which makes the topic
-// or says why it cannot be had.
+// Publish implements queue.Queue. The first records for a topic do not go into the journal (through).
 func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record) error {
 	if len(batch) == 0 {
 		return nil
@@ -116,11 +116,7 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 		return fmt.Errorf("publish to %s: nothing written: %w", topic, context.Cause(ctx))
 	}
 	if _, ok := q.known.Load(topic); !ok {
-		err := q.Queue.Publish(ctx, topic, batch)
-		if err == nil {
-			q.known.Store(topic, true)
-		}
-		return err
+		return q.through(ctx, topic, batch)
 	}
 	good, failed := q.fitting(batch)
 	if len(good) > 0 {
@@ -131,6 +127,32 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 	if failed != nil {
 		return &queue.BatchError{Failed: failed, Total: len(batch)}
 	}
+	return nil
+}
+
+// through publishes to the queue behind itself, which makes the topic or says why it cannot be had. What comes after it
+// for the topic goes into the journal.
+func (q *Queue) through(ctx context.Context, topic string, batch []record.Record) error {
+	if err := q.Queue.Publish(ctx, topic, batch); err != nil {
+		return err
+	}
+	if q.raise(ctx, topic) == nil {
+		q.known.Store(topic, true)
+	}
+	return nil
+}
+
+// raise makes sure that a topic's new records get positions above its cursor: at or below it they would be taken for
+// delivered. That is so already, unless files of the journal have been lost.
+func (q *Queue) raise(ctx context.Context, topic string) error {
+	topic, _ = base(topic)
+	cursor, err := q.Queue.Cursor(ctx, q.pipeline, topic)
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.last = max(q.last, position(cursor))
 	return nil
 }
 

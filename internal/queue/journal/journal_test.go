@@ -303,6 +303,89 @@ func TestDamagedID(t *testing.T) {
 	}
 }
 
+// TestLostFiles: where the topics' cursors are above all that the journal knows, new records are numbered above them.
+func TestLostFiles(t *testing.T) {
+	dir, store := t.TempDir(), &queuetest.Store{}
+	behind := func() queue.Queue { return queuetest.NewMemory(queuetest.MemoryOptions{Store: store}) }
+	q := open(t, dir, behind())
+	publish(t, q, "orders", 0, 11)
+	publish(t, q, "orders.dead", 0, 11)
+	closeNow(t, q)
+	removeFiles(t, dir)
+	q = open(t, dir, behind())
+	publish(t, q, "orders.dead", 11, 15)
+	publish(t, q, "orders", 11, 15)
+	closeNow(t, q)
+	q = open(t, dir, behind())
+	defer closeNow(t, q)
+	publish(t, q, "orders", 15, 17)
+	want(t, q, "orders", 17)
+	want(t, q, "orders.dead", 15)
+}
+
+func removeFiles(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.journal"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, name := range files {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFilesBelowTheCursor: records that lie below their topic's cursor because the numbering has begun anew are
+// delivered, and once.
+func TestFilesBelowTheCursor(t *testing.T) {
+	dir, store := t.TempDir(), &queuetest.Store{}
+	behind := func(commit error) queue.Queue {
+		return queuetest.NewMemory(queuetest.MemoryOptions{Store: store, Hooks: queuetest.Hooks{
+			BeforeCommit: func(context.Context, string, queue.Batch, record.Cursor) error { return commit },
+		}})
+	}
+	q := open(t, dir, behind(nil))
+	publish(t, q, "orders", 0, 11)
+	publish(t, q, "returns", 0, 1)
+	closeNow(t, q)
+	removeFiles(t, dir)
+
+	other := t.TempDir() // makes the file that counts from the beginning
+	q = open(t, other, queuetest.NewMemory(queuetest.MemoryOptions{Hooks: queuetest.Hooks{
+		BeforeCommit: func(context.Context, string, queue.Batch, record.Cursor) error { return errDown },
+	}}))
+	publish(t, q, "returns", 0, 1)
+	publish(t, q, "orders", 0, 1)
+	if err := q.Publish(t.Context(), "orders", []record.Record{rec(11), rec(12)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Publish(t.Context(), "returns", []record.Record{rec(1)}); err != nil {
+		t.Fatal(err)
+	}
+	closeNow(t, q)
+	name := fmt.Sprintf("%016x.journal", 1)
+	b, err := os.ReadFile(filepath.Join(other, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	closeNow(t, open(t, dir, behind(errDown))) // the topics do not take it yet
+	for range 2 {
+		q = open(t, dir, behind(nil))
+		want(t, q, "orders", 13)
+		want(t, q, "returns", 2)
+		closeNow(t, q)
+	}
+	q = open(t, dir, behind(nil))
+	defer closeNow(t, q)
+	publish(t, q, "orders", 13, 15)
+	want(t, q, "orders", 15)
+}
+
 func TestFilesGoWhenDrained(t *testing.T) {
 	dir := t.TempDir()
 	q := open(t, dir, queuetest.NewMemory(queuetest.MemoryOptions{}))
