@@ -131,8 +131,11 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 }
 
 // through publishes to the queue behind itself, which makes the topic or says why it cannot be had. What comes after it
-// for the topic goes into the journal.
+// for the topic goes into the journal; what Open found there for it was confirmed before, and goes first.
 func (q *Queue) through(ctx context.Context, topic string, batch []record.Record) error {
+	if err := q.arrived(ctx, topic, q.recovered); err != nil {
+		return fmt.Errorf("publish to %s: nothing written: %w", topic, err)
+	}
 	if err := q.Queue.Publish(ctx, topic, batch); err != nil {
 		return err
 	}

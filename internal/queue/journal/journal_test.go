@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -384,6 +385,49 @@ func TestFilesBelowTheCursor(t *testing.T) {
 	defer closeNow(t, q)
 	publish(t, q, "orders", 13, 15)
 	want(t, q, "orders", 15)
+}
+
+// TestOrderAfterARestart: a request comes behind what was confirmed before the restart, or not at all.
+func TestOrderAfterARestart(t *testing.T) {
+	dir, store := t.TempDir(), &queuetest.Store{}
+	var down atomic.Bool
+	gate := make(chan struct{})
+	behind := func() queue.Queue {
+		return queuetest.NewMemory(queuetest.MemoryOptions{Store: store, Hooks: queuetest.Hooks{
+			BeforeCommit: func(context.Context, string, queue.Batch, record.Cursor) error {
+				if down.Load() {
+					return errDown
+				}
+				<-gate
+				return nil
+			},
+		}})
+	}
+	down.Store(true)
+	q := open(t, dir, behind())
+	publish(t, q, "orders", 0, 1)
+	publish(t, q, "orders", 1, 2) // confirmed, in the journal
+	closeNow(t, q)
+
+	q = open(t, dir, behind())
+	if err := q.Publish(t.Context(), "orders", []record.Record{rec(99)}); !errors.Is(err, errDown) {
+		t.Errorf("publish while the topic is down: %v, want the reason", err)
+	}
+	publish(t, q, "returns", 0, 1) // which has nothing to wait for
+	closeNow(t, q)
+
+	down.Store(false)
+	q = open(t, dir, behind())
+	defer closeNow(t, q)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := q.Publish(ctx, "orders", []record.Record{rec(99)}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("publish while the commit is under way: %v, want the end of the context", err)
+	}
+	close(gate)
+	publish(t, q, "orders", 2, 4)
+	want(t, q, "orders", 4)
+	want(t, q, "returns", 1)
 }
 
 func TestFilesGoWhenDrained(t *testing.T) {
