@@ -130,8 +130,9 @@ type Reader interface {
 	// Receive takes up to max records for this reader and waits up to wait for the first. A record that is neither
 	// acked nor nacked comes again after the queue's redelivery time (30 s). No record and no error: nothing came.
 	Receive(ctx context.Context, topic string, max int, wait time.Duration) ([]Delivery, error)
-	// Ack says that the records behind these receipts are done with: they will not be delivered again. It returns
-	// after the broker has confirmed. An unknown or outdated receipt is ErrReceipt.
+	// Ack says that the records behind these receipts are done with: they are not delivered again. It returns after the
+	// broker has confirmed, which need not mean durable: a broker that crashes just then may forget it, and deliver them
+	// once more, counting from 1. An unknown or outdated receipt is ErrReceipt.
 	Ack(ctx context.Context, topic string, receipts ...string) error
 	// Nack gives the records back for another delivery, at once.
 	Nack(ctx context.Context, topic string, receipts ...string) error
