@@ -39,13 +39,14 @@ type paging struct {
 
 // page is what is known of a page once it has been read, beside its records.
 type page struct {
-	header   http.Header
-	url      *url.URL // where it came from, after redirects
-	envelope []byte   // the page's JSON with [] in the place of its records, or all of it; nil when it has none
-	ndjson   bool
-	skipped  bool   // by its status: it was not looked into
-	records  int    // in it, seen ones and bad ones included
-	ids      digest // of the ids of its records
+	header    http.Header
+	url       *url.URL // where it came from, after redirects
+	envelope  []byte   // the page's JSON with [] in the place of its records, or all of it; nil when it has none
+	ndjson    bool
+	complaint bool   // it tells of an error beside its records
+	skipped   bool   // by its status: it was not looked into
+	records   int    // in it, seen ones and bad ones included
+	ids       digest // of the ids of its records
 
 	remaining int64 // how many records come behind it, as far as a total says
 }

@@ -779,3 +779,13 @@ func TestSetIn(t *testing.T) {
 		}
 	}
 }
+
+// GraphQL gives what it has beside its errors, and then names no next page.
+func TestErrorBesideTheLastRecords(t *testing.T) {
+	url := serve(t, reply(jsonType, `{"data":{"orders":[{"id":1}],"page":null},"errors":[{"message":"timeout"}]}`))
+	by := config.Paginate{Cursor: &config.CursorPaging{From: ".data.page.end", Into: "query.after"}}
+	p := readAll(t, open(t, config.Source{Base: url, Records: ".data.orders[]", Paginate: by}, Options{}), nil)
+	if len(p.data) != 1 || !strings.Contains(strings.Join(p.warnings, "; "), "the last page tells of an error beside its records, so there may be more of them") {
+		t.Errorf("%v, warnings %q", p.data, p.warnings)
+	}
+}

@@ -160,7 +160,7 @@ func (r *reading) once(ctx context.Context) error {
 		if err := p.split(ctx, a.header.Get("Content-Type")); err != nil {
 			return err
 		}
-		pg.envelope, pg.ndjson = p.envelope, p.ndjson
+		pg.envelope, pg.ndjson, pg.complaint = p.envelope, p.ndjson, p.complaint
 		if p.ndjson && a.unended && !a.body.packed {
 			r.warning = join(r.warning, "nothing says that the lines are all there: the server marks their end by closing the connection, as a broken one does")
 		}
@@ -322,6 +322,9 @@ func (r *reading) last(ctx context.Context, p *splitter, pg *page, end bool) err
 		// Only now is the pull complete, and only now may the mark move: the data need not be sorted.
 		reached := r.upTo.end()
 		warning = join(warning, r.doubt(reached, pg))
+		if pg.complaint {
+			warning = join(warning, "the last page tells of an error beside its records, so there may be more of them")
+		}
 		next, part.End = &position{Since: reached}, true
 	default:
 		next.Since, next.UpTo = r.from.Since, r.upTo.clone()

@@ -232,7 +232,7 @@ func TestReadFindsRecords(t *testing.T) {
 		{"top", ".[]", `[1,2]`, `1 2`},
 		{"identity", ".", `{"a":1}`, `{"a":1}`},
 		{"null for none", ".data[]", `{"data":null}`, ``},
-		{"null and no error", ".data[]", `{"error":null,"data":null,"errors":[ ]}`, ``},
+		{"null and no error", ".data[]", `{"error":0,"data":null,"errors":[ ]}`, ``},
 		{"null and an error, as said", ".data[]?", `{"error":"x","data":null}`, ``},
 		{"empty", ".data[]", `{"data":[]}`, ``},
 		{"program", `.groups[] | .items[] | {id}`, `{"groups":[{"items":[{"id":1,"x":0}]},{"items":[{"id":2}]}]}`, `{"id":1} {"id":2}`},

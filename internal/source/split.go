@@ -29,8 +29,7 @@ type splitter struct {
 	beside   int64  // bytes of it
 	ndjson   bool
 
-	none      bool // there is null in the records' place
-	complaint bool // an error is told beside it
+	complaint bool // an error is told beside the records
 }
 
 // oddity is a record that cannot go on as it is.
@@ -269,8 +268,8 @@ func (p *splitter) page(ctx context.Context) error {
 		}
 	default:
 		err = p.walk(r.steps, why == "" && p.s.keep && !p.single)
-		if err == nil && p.none && p.complaint { // as GraphQL answers
-			err = failf(KindContent, "the page tells of an error and has null at records %s; if it is in order all the same, set records: %s?%s", r.src, strings.TrimSuffix(r.src, "[]")+"[]", p.begins())
+		if err == nil && p.count == 0 && p.complaint { // as GraphQL answers
+			err = failf(KindContent, "the page tells of an error and has nothing at records %s; if it is in order all the same, set records: %s?%s", r.src, strings.TrimSuffix(r.src, "[]")+"[]", p.begins())
 		}
 	}
 	if err != nil {
@@ -399,13 +398,13 @@ func (p *splitter) choose() ([]jsonscan.Step, error) {
 	return nil, nil
 }
 
-// saysNothing tells empty values, and arrays and objects with nothing in them.
+// saysNothing tells empty values, 0, as in "error": 0, and arrays and objects with nothing in them.
 func saysNothing(v []byte) bool {
 	if isContainer(v[0]) {
 		c := v[jsonscan.SkipSpace(v, 1)]
 		return c == ']' || c == '}'
 	}
-	return isEmptyValue(v)
+	return isEmptyValue(v) || string(v) == "0"
 }
 
 // walk follows the path to the records. What lies beside it is kept as the envelope when keep is set, and bounded in any
@@ -427,7 +426,7 @@ func (p *splitter) walk(steps []jsonscan.Step, keep bool) error {
 				p.envelope = append(p.envelope, "null"...)
 			}
 			end, err := p.value(8, 0)
-			p.pos, p.none = end, true
+			p.pos = end
 			return err
 		case len(steps) > 0:
 			return failf(KindContent, "records %s meets a value of type %s where it expects an array%s", p.s.records.src, kind, p.begins())
