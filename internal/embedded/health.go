@@ -4,16 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
-
-// probeSize is how much must fit on the disk before a server that ran out of space is restarted.
-const probeSize = 4 << 20
 
 // Healthy returns nil when the server can take writes, otherwise why not: what the last check found, at most
 // Options.CheckEvery ago. It does not block.
@@ -83,8 +78,8 @@ func (s *Server) watch(ctx context.Context) {
 			continue
 		}
 		waited, wait = 0, min(2*wait, time.Minute)
-		if perr := s.probe(); perr != nil {
-			s.setSick(fmt.Errorf("the disk of the embedded queue (%s) takes no writes: %w; free some space, the queue goes on by itself", s.opts.Dir, perr))
+		if perr := s.opts.room(probeSize); perr != nil {
+			s.setSick(fmt.Errorf("%w; the queue goes on by itself", perr))
 			wait = s.opts.CheckEvery // looking for space is cheap, so keep looking
 			continue
 		}
@@ -115,21 +110,6 @@ func (s *Server) setSick(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sick = err
-}
-
-// probe finds out whether the disk takes writes, in the way that counts: by writing.
-func (s *Server) probe() error {
-	name := filepath.Join(s.opts.Dir, ".probe")
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(name)
-	_, err = f.Write(make([]byte, probeSize))
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }
 
 // Restart stops the server and starts it anew on the same store. Clients inside the process connect again by

@@ -118,6 +118,9 @@ func (s *Server) launch(ctx context.Context) (*server.Server, error) {
 	if err := s.opts.removeUnfinished(); err != nil {
 		return nil, err
 	}
+	if err := s.opts.room(0); err != nil {
+		return nil, fmt.Errorf("start embedded queue: %w", err)
+	}
 	o, err := s.opts.server(s.password)
 	if err != nil {
 		return nil, err
@@ -164,6 +167,9 @@ func (s *Server) launch(ctx context.Context) (*server.Server, error) {
 	}
 	if err := health(ns); err != nil {
 		abandon()
+		if full(err) {
+			return nil, fmt.Errorf("start embedded queue: the disk of the embedded queue (%s) is full: %w; free some space", s.opts.Dir, err)
+		}
 		return nil, fmt.Errorf("the store of the embedded queue in %s is damaged: %w; restore it from a backup, "+
 			"or move the folder of the named stream away to go on without its records", filepath.Join(s.opts.Dir, "jetstream"), err)
 	}
