@@ -36,6 +36,7 @@ const markerTTL = time.Hour
 // Store is a bucket. Make one with Open.
 type Store struct {
 	kv      jetstream.KeyValue
+	stream  jetstream.Stream // the bucket's
 	timeout time.Duration
 }
 
@@ -75,7 +76,11 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state bucket %s: %w", o.Bucket, err)
 	}
-	return &Store{kv: kv, timeout: o.Timeout}, nil
+	stream, err := js.Stream(ctx, "KV_"+o.Bucket)
+	if err != nil {
+		return nil, fmt.Errorf("open state bucket %s: %w", o.Bucket, err)
+	}
+	return &Store{kv: kv, stream: stream, timeout: o.Timeout}, nil
 }
 
 // A bucket's keys are subjects: parts are set apart by dots there, and = stands for a dot, which no key of ours holds.
@@ -183,29 +188,62 @@ func (s *Store) List(ctx context.Context, prefix string) ([]state.Entry, error) 
 }
 
 func (s *Store) list(ctx context.Context, prefix, filter string) ([]state.Entry, error) {
-	w, err := s.kv.Watch(ctx, filter, jetstream.IgnoreDeletes())
+	found, err := s.watch(ctx, filter)
 	if err != nil {
 		return nil, failure("list", prefix, err)
 	}
-	defer func() { _ = w.Stop() }() // nothing hangs on it: the server forgets a watch whose connection has gone
+	// Who is replaced while the watch is on its way may come behind the end of what was there, and be missing. The end
+	// cannot tell: it is counted by the server, a moment late. So the keys themselves are asked for.
+	all := "$KV." + s.kv.Bucket() + "."
+	info, err := s.stream.Info(ctx, jetstream.WithSubjectFilter(all+filter))
+	if err != nil {
+		return nil, failure("list", prefix, err)
+	}
+	for subject := range info.State.Subjects {
+		k := strings.TrimPrefix(subject, all)
+		if _, ok := found[k]; ok || !strings.HasPrefix(fromBucket.Replace(k), prefix) {
+			continue
+		}
+		e, err := s.kv.Get(ctx, k)
+		switch {
+		case err == nil:
+			found[k] = e
+		case !errors.Is(err, jetstream.ErrKeyNotFound): // deleted by now
+			return nil, failure("list", prefix, err)
+		}
+	}
 	var list []state.Entry
+	for k, e := range found {
+		if key := fromBucket.Replace(k); e.Operation() == jetstream.KeyValuePut && strings.HasPrefix(key, prefix) {
+			list = append(list, state.Entry{Key: key, Value: e.Value(), Revision: e.Revision()})
+		}
+	}
+	slices.SortFunc(list, func(a, b state.Entry) int { return cmp.Compare(a.Key, b.Key) })
+	return list, nil
+}
+
+// watch gives the newest entry of each key up to the watch's mark, marks of deleted keys too.
+func (s *Store) watch(ctx context.Context, filter string) (map[string]jetstream.KeyValueEntry, error) {
+	w, err := s.kv.Watch(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = w.Stop() }() // nothing hangs on it: the server forgets a watch whose connection has gone
+	found := make(map[string]jetstream.KeyValueEntry)
 	for {
 		select {
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok && ctx.Err() != nil:
-				return nil, failure("list", prefix, context.Cause(ctx))
+				return nil, context.Cause(ctx)
 			case !ok:
-				return nil, failure("list", prefix, errors.New("the connection was closed"))
+				return nil, errors.New("the connection was closed")
 			case e == nil: // all that was there has come
-				slices.SortFunc(list, func(a, b state.Entry) int { return cmp.Compare(a.Key, b.Key) })
-				return list, nil
+				return found, nil
 			}
-			if key := fromBucket.Replace(e.Key()); strings.HasPrefix(key, prefix) {
-				list = append(list, state.Entry{Key: key, Value: e.Value(), Revision: e.Revision()})
-			}
+			found[e.Key()] = e
 		case <-ctx.Done():
-			return nil, failure("list", prefix, context.Cause(ctx))
+			return nil, context.Cause(ctx)
 		}
 	}
 }

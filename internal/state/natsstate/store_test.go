@@ -2,6 +2,9 @@ package natsstate
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -56,6 +59,47 @@ func TestKeptOverRestart(t *testing.T) {
 	if err != nil || string(e.Value) != "v" || e.Revision != rev {
 		t.Fatalf("after a restart: %+v, %v", e, err)
 	}
+}
+
+// TestListIsWhole: keys that are written while a list is made are in it, each once.
+func TestListIsWhole(t *testing.T) {
+	const keys, writers = 300, 4
+	st := open(t, serve(t, t.TempDir()))
+	key := func(i int) string { return fmt.Sprintf("runs/k%03d", i%keys) }
+	put := func(i int) {
+		if _, err := st.Put(t.Context(), key(i), []byte("v"), state.AnyRevision); err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range keys {
+		put(i)
+	}
+	var writing sync.WaitGroup
+	var done atomic.Bool
+	for w := range writers {
+		writing.Go(func() {
+			for i := w; !done.Load(); i += 7 {
+				put(i)
+			}
+		})
+	}
+	for range 100 {
+		list, err := st.List(t.Context(), "runs/")
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		whole := len(list) == keys
+		for i := 0; whole && i < keys; i++ {
+			whole = list[i].Key == key(i)
+		}
+		if !whole {
+			t.Errorf("the list holds %d entries of %d keys, or other keys", len(list), keys)
+			break
+		}
+	}
+	done.Store(true)
+	writing.Wait()
 }
 
 func BenchmarkStore(b *testing.B) { statetest.Bench(b, open(b, serve(b, b.TempDir()))) }
