@@ -118,6 +118,9 @@ func (s *Server) launch(ctx context.Context) (*server.Server, error) {
 	if err := s.opts.removeUnfinished(); err != nil {
 		return nil, err
 	}
+	if err := s.opts.mendSums(); err != nil {
+		return nil, err
+	}
 	if err := s.opts.room(0); err != nil {
 		return nil, fmt.Errorf("start embedded queue: %w", err)
 	}

@@ -1,11 +1,18 @@
 package embedded
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/minio/highwayhash"
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 // removeUnfinished takes away the folders of streams whose making was cut short by a kill. The server writes a stream's
@@ -32,6 +39,85 @@ func (o Options) removeUnfinished() error {
 		}
 	}
 	return nil
+}
+
+// mendSums writes meta.sum anew where a kill came before it: the server changes a stream's settings by writing meta.inf and
+// then its checksum, and passes a stream over whose two files do not fit each other. Only what is sure to be that is
+// mended: meta.inf is the newer file, and is to the byte what the server writes for this stream. A file that has rotted is
+// not newer, and stays damage.
+func (o Options) mendSums() error {
+	metas, err := fs.Glob(os.DirFS(o.Dir), "jetstream/*/streams/*/meta.inf")
+	if err != nil {
+		return fmt.Errorf("list streams of the embedded queue: %w", err)
+	}
+	for _, name := range metas {
+		dir := filepath.Dir(filepath.Join(o.Dir, filepath.FromSlash(name)))
+		sum, err := newSum(dir)
+		if err == nil && sum != "" {
+			o.Logger.Info("finishing a change of a stream's settings in the embedded queue", "folder", dir)
+			err = replaceFile(filepath.Join(dir, "meta.sum"), sum)
+		}
+		if err != nil {
+			return fmt.Errorf("mend settings of a stream of the embedded queue: %w", err)
+		}
+	}
+	return nil
+}
+
+// newSum gives what belongs into meta.sum of the stream in the folder, or "" where it is to be left alone.
+func newSum(dir string) (string, error) {
+	info, err := os.Stat(filepath.Join(dir, "meta.inf"))
+	if err != nil {
+		return "", err
+	}
+	switch old, err := os.Stat(filepath.Join(dir, "meta.sum")); {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil // see removeUnfinished
+	case err != nil:
+		return "", err
+	case !info.ModTime().After(old.ModTime()):
+		return "", nil
+	}
+	meta, err := os.ReadFile(filepath.Join(dir, "meta.inf"))
+	if err != nil {
+		return "", err
+	}
+	var stream server.FileStreamInfo
+	if json.Unmarshal(meta, &stream) != nil || stream.Name != filepath.Base(dir) {
+		return "", nil //nolint:nilerr // it is damage, for the check after the start to find
+	}
+	same, err := json.Marshal(stream)
+	if err != nil || !bytes.Equal(same, meta) {
+		return "", err
+	}
+	key := sha256.Sum256([]byte(stream.Name))
+	hash, err := highwayhash.New64(key[:])
+	if err != nil {
+		return "", err
+	}
+	hash.Write(meta)
+	sum := hex.EncodeToString(hash.Sum(nil))
+	old, err := os.ReadFile(filepath.Join(dir, "meta.sum"))
+	if err != nil || string(old) == sum {
+		return "", err
+	}
+	return sum, nil
+}
+
+// replaceFile writes a file as a whole or not at all.
+func replaceFile(name, text string) error {
+	f, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
 }
 
 // removeProbes takes away the empty files by which the server finds out whether it can write, when it was killed before it
