@@ -15,14 +15,15 @@ type code struct {
 	query     *gojq.Query // set when the program has to be compiled anew now and then
 	variables []string
 	runs      atomic.Uint64
+	nests     bool // the machine has to be looked at while it runs
 }
 
 func compileCode(q *gojq.Query, variables []string) (*code, error) {
-	compiled, err := gojq.Compile(q, gojq.WithVariables(variables))
+	compiled, err := compileBounded(q, variables)
 	if err != nil {
 		return nil, err
 	}
-	c := &code{}
+	c := &code{nests: nests(q)}
 	c.current.Store(compiled)
 	if hasComputedRegexp(q) {
 		c.query, c.variables = q, variables
@@ -38,7 +39,7 @@ const runsPerCompile = 1000
 // engine returns the program to run.
 func (c *code) engine() *gojq.Code {
 	if c.query != nil && c.runs.Add(1)%runsPerCompile == 0 {
-		if fresh, err := gojq.Compile(c.query, gojq.WithVariables(c.variables)); err == nil {
+		if fresh, err := compileBounded(c.query, c.variables); err == nil {
 			c.current.Store(fresh)
 		}
 	}
@@ -73,14 +74,18 @@ func (c *code) run(ctx context.Context, v any, size int, yield func(any) (more b
 	}()
 	steps := stepContext{Context: ctx, left: baseSteps + stepsPerByte*size}
 	iter := c.engine().RunWithContext(&steps, v, variables...)
+	if c.nests {
+		steps.machine, steps.every = iter, lookEvery(size)
+		steps.look = steps.left - steps.every
+	}
 	for {
 		v, ok := iter.Next()
 		if !ok {
 			return nil
 		}
 		if e, ok := v.(error); ok {
-			if steps.over {
-				return ErrTooLong
+			if steps.over != nil {
+				return steps.over
 			}
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("run jq: %w", err)
@@ -98,7 +103,11 @@ func (c *code) run(ctx context.Context, v any, size int, yield func(any) (more b
 type stepContext struct {
 	context.Context
 	left int
-	over bool
+	over error // why the run has been ended
+
+	machine gojq.Iter // nil when it need not be looked at
+	every   int       // steps between two looks
+	look    int       // how many steps are left at the next one
 }
 
 const stepsPerLook = 1024
@@ -109,15 +118,22 @@ func (c *stepContext) Done() <-chan struct{} {
 		return nil
 	}
 	if c.left <= 0 {
-		c.over = true
+		c.over = ErrTooLong
 		return closed()
+	}
+	if c.machine != nil && c.left <= c.look {
+		c.look -= c.every
+		if tooDeep(c.machine) {
+			c.over = ErrNesting
+			return closed()
+		}
 	}
 	return c.Context.Done()
 }
 
 func (c *stepContext) Err() error {
-	if c.over {
-		return ErrTooLong
+	if c.over != nil {
+		return c.over
 	}
 	return c.Context.Err()
 }

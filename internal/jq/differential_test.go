@@ -58,7 +58,7 @@ func (r reference) runOn(in []byte, ints bool) (results []string, failure string
 			return results, ""
 		}
 		if err, ok := v.(error); ok {
-			if steps.over {
+			if steps.over != nil {
 				return nil, "endless"
 			}
 			return nil, err.Error()

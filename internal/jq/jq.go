@@ -97,8 +97,8 @@ func (p *Program) String() string { return p.src }
 // behind it to ends; no result and no error means that the program gave none. in is only read during the call, and the
 // results do not alias it.
 //
-// With an error, dst and ends come back as they were. A *RunError or one of ErrTooLarge, ErrTooMany, ErrTooLong and
-// ErrTooDeep is the record's fault and comes again when tried again; so is an input that is not one JSON value (the
+// With an error, dst and ends come back as they were. A *RunError or one of ErrTooLarge, ErrTooMany, ErrTooLong,
+// ErrTooDeep and ErrNesting is the record's fault and comes again when tried again; so is an input that is not one JSON value (the
 // errors of jsonscan). The context's error is not; it is looked at every thousand steps or so.
 func (p *Program) Append(ctx context.Context, dst []byte, ends []int, in []byte) ([]byte, []int, error) {
 	s := p.pool.Get().(*scratch)
@@ -185,9 +185,13 @@ func parse(src string) (*gojq.Query, error) {
 	if strings.TrimSpace(src) == "" {
 		return nil, &CompileError{src: src, msg: "the program is empty; write . to pass the record on as it is"}
 	}
+	if len(src) > maxProgram {
+		return nil, &CompileError{src: src, msg: fmt.Sprintf("the program has %d bytes; at most 65,536 are taken", len(src))}
+	}
 	q, err := gojq.Parse(src)
 	if err != nil {
 		return nil, compileError(src, err)
 	}
+	unfold(q)
 	return q, nil
 }

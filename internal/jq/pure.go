@@ -3,6 +3,7 @@ package jq
 import (
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/itchyny/gojq"
 )
@@ -24,6 +25,9 @@ func refused(name string) string {
 		return "a record cannot stop the run; use empty to leave it out or error(\"why\") to make it a dead letter"
 	case "builtins", "modulemeta", "get_search_list":
 		return "it tells of the engine, not of the record"
+	}
+	if strings.HasPrefix(name, hidden) {
+		return "names that begin so are ferry's own"
 	}
 	return ""
 }
@@ -47,22 +51,29 @@ func checkPure(src string, q *gojq.Query) error {
 
 // visitFuncs calls visit for every call of a function or variable in the syntax tree, whatever kind of node it hangs on.
 func visitFuncs(v reflect.Value, visit func(*gojq.Func)) {
+	visitNodes(v, func(node any) {
+		if f, ok := node.(*gojq.Func); ok {
+			visit(f)
+		}
+	})
+}
+
+// visitNodes calls visit for every node that is pointed to in the syntax tree.
+func visitNodes(v reflect.Value, visit func(node any)) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if v.IsNil() {
 			return
 		}
-		if f, ok := reflect.TypeAssert[*gojq.Func](v); ok {
-			visit(f)
-		}
-		visitFuncs(v.Elem(), visit)
+		visit(v.Interface())
+		visitNodes(v.Elem(), visit)
 	case reflect.Slice:
 		for i := range v.Len() {
-			visitFuncs(v.Index(i), visit)
+			visitNodes(v.Index(i), visit)
 		}
 	case reflect.Struct:
 		for _, field := range v.Fields() {
-			visitFuncs(field, visit)
+			visitNodes(field, visit)
 		}
 	}
 }
