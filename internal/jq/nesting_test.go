@@ -119,6 +119,25 @@ func TestPrelude(t *testing.T) {
 	}
 }
 
+func TestTimeZones(t *testing.T) {
+	for _, src := range []string{`strptime("%H %Z")`, `.a | strptime("%+")`, `"%Z" as $f | def f: strptime("%d %Z"); f`} {
+		if err := Check(src); err == nil || !strings.Contains(err.Error(), "depends on the machine's time zone") {
+			t.Errorf("Check(%s) = %v", src, err)
+		}
+	}
+	for _, src := range []string{`.f as $f | .t | strptime($f)`, `{x: (.f as $f | .t | strptime($f) | mktime)}`, `.t | strptime("%H " + "%Z")`} {
+		_, _, err := mustCompile(t, src).Append(t.Context(), nil, nil, []byte(`{"t":"2024 EST","f":"%Y %Z"}`))
+		if e := new(RunError); !errors.As(err, &e) || e.Msg != zoneRefused {
+			t.Errorf("%s: %v", src, err)
+		}
+	}
+	for format, want := range map[string]bool{"": false, "%": false, "Z": false, "%Y-%m-%dT%H:%M:%SZ": false, "%z": false, "%%Z": false, "%%%Z": true, "%+": true, "é%Z": true} {
+		if namesZone(format) != want {
+			t.Errorf("namesZone(%q) = %v", format, !want)
+		}
+	}
+}
+
 func TestHiddenNames(t *testing.T) {
 	for _, src := range []string{`_ferry_setpath([]; 1)`, `setpath([]; 1) | _ferry_cost`} {
 		if err := Check(src); err == nil || !strings.Contains(err.Error(), "are ferry's own") {

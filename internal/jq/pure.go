@@ -42,6 +42,11 @@ func checkPure(src string, q *gojq.Query) error {
 		if why := refused(f.Name); why != "" && found == nil {
 			found = &CompileError{src: src, offset: max(0, indexWord(src, f.Name)), msg: fmt.Sprintf("%s is refused: %s", f.Name, why)}
 		}
+		if f.Name == "strptime" && len(f.Args) == 1 && found == nil {
+			if t := f.Args[0].Term; t != nil && t.Type == gojq.TermTypeString && t.Str.Queries == nil && namesZone(t.Str.Str) {
+				found = &CompileError{src: src, offset: max(0, indexWord(src, f.Name)), msg: zoneRefused}
+			}
+		}
 	})
 	if found != nil {
 		return found
