@@ -2,6 +2,7 @@ package jq
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 
 	"ferry/internal/jsonscan"
@@ -9,17 +10,30 @@ import (
 
 // decoder turns JSON text into gojq's values: nil, bool, int, json.Number, string, []any and map[string]any.
 type decoder struct {
-	b      []byte
-	s      string // the same text; strings and numbers are parts of it
-	i      int
-	values []any // elements and members of the containers that are open
-	keys   []string
+	b       []byte
+	s       string // the same text; strings and numbers are parts of it
+	i       int
+	values  []any // elements and members of the containers that are open
+	keys    []string
+	longest int // digits of the longest number
 }
 
 // decode decodes one valid JSON value, with or without space around it. What it returns does not alias b.
 func (d *decoder) decode(b []byte) any {
-	d.b, d.s, d.i = b, string(b), 0
+	d.b, d.s, d.i, d.longest = b, string(b), 0, 0
 	return d.value()
+}
+
+// MaxNumber is how many bytes a number may have that is worked with, which takes time that grows with their square. One that
+// is only copied may be longer.
+const MaxNumber = 10_000
+
+// fit is an error when the value that was decoded last holds a number too long to work with.
+func (d *decoder) fit() error {
+	if d.longest > MaxNumber {
+		return &RunError{Msg: fmt.Sprintf("a number of %d digits is too long to work with; at most 10,000 are taken", d.longest)}
+	}
+	return nil
 }
 
 // reset forgets the record and, when it was an uncommonly large one, the memory for it.
@@ -96,6 +110,7 @@ func (d *decoder) number() any {
 		i++
 	}
 	d.i = i
+	d.longest = max(d.longest, i-start)
 	return json.Number(d.s[start:i])
 }
 

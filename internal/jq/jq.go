@@ -7,8 +7,8 @@
 // Programs are pure: what depends on more than the record, such as now, input or env, is refused by Compile, so that a
 // record pulled again gives the same result (invariant 3) and no secret is within reach (invariant 8).
 //
-// A run is bounded by the size of its input, by MaxOutput, MaxResults and a number of steps (invariant 7). One thing is
-// not: a single builtin may work for seconds past its context, or ask for gigabytes ("x" * 1e9). Programs that callers
+// A run is bounded by the size of its input, by MaxOutput, MaxResults, a number of steps and the depth of what it builds
+// (invariant 7). One thing is not: a single builtin may work for seconds past its context, or ask for gigabytes ("x" * 1e9). Programs that callers
 // send therefore run behind a Guard.
 package jq
 
@@ -160,7 +160,11 @@ func (p *Program) run(ctx context.Context, s *scratch, in []byte, out *output) e
 	if err := jsonscan.Valid(in, jsonscan.MaxDepth); err != nil {
 		return err
 	}
-	return p.code.run(ctx, s.dec.decode(in), len(in), out.value)
+	v := s.dec.decode(in)
+	if err := s.dec.fit(); err != nil {
+		return err
+	}
+	return p.code.run(ctx, v, len(in), out.value)
 }
 
 var null = []byte("null")

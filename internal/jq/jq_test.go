@@ -363,3 +363,18 @@ func TestComputedRegexps(t *testing.T) {
 		t.Error("the program still holds all regular expressions")
 	}
 }
+
+// Work with a number takes time that grows with the square of its digits; copies take none.
+func TestLongNumbers(t *testing.T) {
+	digits := strings.Repeat("7", MaxNumber)
+	for src, fails := range map[string]bool{".": false, ".n": false, "{a: .n}": false, "{a: .n, b: (.x + 1)}": false, "{a: (.n + 1)}": true, ".n + 1": true, "[..] | length": true} {
+		p := mustCompile(t, src)
+		_, _, err := p.Append(t.Context(), nil, nil, []byte(`{"n":0.`+digits+`,"x":1}`))
+		if e := new(RunError); fails != errors.As(err, &e) || fails && e.Msg != "a number of 10002 digits is too long to work with; at most 10,000 are taken" || !fails && err != nil {
+			t.Errorf("%s: %v", src, err)
+		}
+		if _, _, err := p.Append(t.Context(), nil, nil, []byte(`{"n":`+digits+`,"x":1}`)); err != nil {
+			t.Errorf("%s of 10,000 digits: %v", src, err)
+		}
+	}
+}

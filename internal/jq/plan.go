@@ -388,6 +388,10 @@ func (p *piece) run(ctx context.Context, s *scratch, in []byte, yield func(any) 
 		}
 		size += at.End - at.Start
 		s.vars = append(s.vars, s.dec.decode(in[at.Start:at.End]))
+		if s.dec.fit() != nil {
+			clear(s.vars)
+			return errFallback
+		}
 	}
 	err := p.code.run(ctx, nil, size, yield, s.vars...)
 	clear(s.vars)

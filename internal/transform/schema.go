@@ -122,6 +122,9 @@ func (s *schema) check(data []byte) (path string, err error) {
 		return "", err
 	}
 	if at, n, ok := unfitNumber(v); !ok {
+		if len(n) > jq.MaxNumber {
+			return at, fmt.Errorf("a number of %d digits, too large to be checked", len(n))
+		}
 		return at, fmt.Errorf("the number %.40s has an exponent beyond %d, too large to be checked", n, maxExponent)
 	}
 	defer func() {
@@ -179,10 +182,13 @@ func pointer(tokens []string) string {
 // million digits.
 const maxExponent = 1000
 
-// unfitNumber finds a number whose exponent is too large, and its place; of several, always the same one.
+// unfitNumber finds a number that has too many digits or whose exponent is too large, and its place; of several, always the same one.
 func unfitNumber(v any) (path string, n json.Number, ok bool) {
 	switch v := v.(type) {
 	case json.Number:
+		if len(v) > jq.MaxNumber {
+			return "", v, false
+		}
 		if k := strings.IndexAny(string(v), "eE"); k >= 0 {
 			e, err := strconv.Atoi(string(v[k+1:]))
 			return "", v, err == nil && -maxExponent <= e && e <= maxExponent

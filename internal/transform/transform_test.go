@@ -256,6 +256,8 @@ func TestSchema(t *testing.T) {
 		{`{"id":1e1000000}`, "/id", "the number 1e1000000 has an exponent beyond 1000"},
 		{`{"id":1e99999999999999999999}`, "/id", "has an exponent beyond 1000"},
 		{`{"id":1e400}`, "/id", "maximum"},
+		{`{"id":0.` + strings.Repeat("7", 1<<20) + `}`, "/id", "a number of 1048578 digits, too large to be checked"},
+		{`{"id":1,"other":[` + strings.Repeat("7", 4<<20) + `]}`, "/other/0", "a number of 4194304 digits, too large to be checked"},
 		{`{"id":`, "", "JSON ends in the middle of a value"},
 	} {
 		out, err := tr.Apply(t.Context(), record.Record{ID: "r", Data: []byte(c.in)}, nil)
