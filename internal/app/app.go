@@ -46,6 +46,8 @@ type App struct {
 	queue     queue.Queue
 	store     state.Store
 	pipes     map[string]*pipe
+	turns     map[string]chan struct{} // by dead topic: who holds the one place takes letters out
+	letters   scheduler.Leases         // the same among instances; nil where none shares the state
 	scheduler *scheduler.Scheduler
 	updates   *updates
 	guard     *jq.Guard // for programs that callers send
@@ -77,7 +79,7 @@ func (a *App) onClose(what string, f func(context.Context) error) {
 // something cannot be reached.
 func New(ctx context.Context, opt Options) (*App, error) {
 	a := &App{
-		cfg: opt.Config, opt: opt, log: opt.Logger, pipes: make(map[string]*pipe),
+		cfg: opt.Config, opt: opt, log: opt.Logger, pipes: make(map[string]*pipe), turns: make(map[string]chan struct{}),
 		updates: newUpdates(), guard: jq.NewGuard(guardPlaces, guardTime), failed: make(chan error, 2), drain: func() {},
 	}
 	if err := a.open(ctx); err != nil {

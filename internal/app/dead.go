@@ -94,6 +94,10 @@ func (a *App) takeOut(ctx context.Context, pipeline string, positions []int64, f
 		return err
 	}
 	topic := queue.DeadTopic(p.Topic())
+	return a.alone(ctx, topic, func(ctx context.Context) error { return a.takeAlone(ctx, p, topic, positions, f) })
+}
+
+func (a *App) takeAlone(ctx context.Context, p *pipe, topic string, positions []int64, f settle) (err error) {
 	taker, ok := a.queue.(remover)
 	switch {
 	case !ok && len(positions) > 0:

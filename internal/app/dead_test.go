@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"ferry/internal/api"
 	"ferry/internal/config"
 	"ferry/internal/queue"
 	"ferry/internal/record"
+	"ferry/internal/scheduler"
+	"ferry/internal/state"
 )
 
 // handsOut is a queue that hands records out and cannot be looked into, such as SQS.
@@ -281,5 +285,88 @@ func TestDiscard(t *testing.T) {
 				t.Errorf("a pipeline that there is not: %+v", out)
 			}
 		})
+	}
+}
+
+// gated is a queue that waits to be let through before it takes letters out for the first time.
+type gated struct {
+	queue.Queue
+	waited        atomic.Bool
+	inside, leave chan struct{}
+}
+
+func (g *gated) Remove(ctx context.Context, topic string, positions ...int64) error {
+	if g.waited.CompareAndSwap(false, true) {
+		close(g.inside)
+		<-g.leave
+	}
+	return g.Queue.(remover).Remove(ctx, topic, positions...)
+}
+
+// TestReplaysWaitForEachOther: who comes while letters are being taken out waits, and touches none of them.
+func TestReplaysWaitForEachOther(t *testing.T) {
+	for _, elsewhere := range []bool{false, true} {
+		t.Run(fmt.Sprint("on another instance: ", elsewhere), func(t *testing.T) {
+			a := openApp(t, deadConfig)
+			b := a
+			if elsewhere {
+				b = openApp(t, deadConfig)
+				store := state.NewMemory()
+				a.letters = scheduler.NewStoreLeases(store, lettersPrefix, "a", 0)
+				b.letters = scheduler.NewStoreLeases(store, lettersPrefix, "b", 0)
+			}
+			q := a.queue
+			if err := q.Publish(t.Context(), "p.dead", []record.Record{letter("p", "1", `{}`), letter("p", "2", `{}`)}); err != nil {
+				t.Fatal(err)
+			}
+			g := &gated{Queue: q, inside: make(chan struct{}), leave: make(chan struct{})}
+			own := b.queue
+			a.queue, b.queue = g, g
+			defer func() { a.queue, b.queue = q, own }()
+			first := make(chan error, 1)
+			go func() {
+				_, err := a.Replay(t.Context(), "p", nil)
+				first <- err
+			}()
+			<-g.inside
+			short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if out, err := b.Replay(short, "p", nil); !errors.Is(err, context.DeadlineExceeded) || out.Read != 0 {
+				t.Errorf("replayed %+v, %v; want it to wait", out, err)
+			}
+			if out, err := b.Discard(short, "other", nil); !errors.Is(err, context.DeadlineExceeded) || out.Discarded != 0 {
+				t.Errorf("discarded %+v, %v; want it to wait", out, err)
+			}
+			close(g.leave)
+			out, err := b.Replay(t.Context(), "p", nil) // its turn comes when the first is done
+			if err != nil || out.Read != 0 {
+				t.Errorf("replayed %+v, %v; want nothing left", out, err)
+			}
+			if err := <-first; err != nil {
+				t.Error(err)
+			}
+			if s, err := q.Stats(t.Context(), "p"); err != nil || s.Records != 2 {
+				t.Errorf("%d records, %v; want each letter once", s.Records, err)
+			}
+		})
+	}
+}
+
+// TestNotAloneAnyMore: a replay stops when its lease is lost.
+func TestNotAloneAnyMore(t *testing.T) {
+	a := openApp(t, deadConfig)
+	store := state.NewMemory()
+	a.letters = scheduler.NewStoreLeases(store, lettersPrefix, "a", time.Millisecond)
+	soon, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err := a.alone(soon, "p.dead", func(ctx context.Context) error {
+		if _, err := store.Put(ctx, lettersPrefix+"p.dead", []byte(`{"owner":"b","fence":9}`), state.AnyRevision); err != nil {
+			t.Error(err)
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	if !errors.Is(err, errNotAlone) {
+		t.Errorf("err %v", err)
 	}
 }

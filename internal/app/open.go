@@ -19,6 +19,7 @@ import (
 	"ferry/internal/embedded"
 	"ferry/internal/mockapi"
 	"ferry/internal/pipeline"
+	"ferry/internal/queue"
 	"ferry/internal/queue/cloudevents"
 	"ferry/internal/queue/natsqueue"
 	"ferry/internal/scheduler"
@@ -227,6 +228,9 @@ func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Li
 		return err
 	}
 	a.pipes[name] = p
+	if dead := queue.DeadTopic(cfg.Topic); a.turns[dead] == nil { // pipelines may share a topic
+		a.turns[dead] = make(chan struct{}, 1)
+	}
 	return nil
 }
 
@@ -251,6 +255,9 @@ func (a *App) openScheduler() error {
 		return err
 	}
 	a.scheduler = s
+	if a.shares() {
+		a.letters = scheduler.NewStoreLeases(a.store, lettersPrefix, s.Instance(), a.cfg.Lease.D())
+	}
 	a.onClose("scheduler", s.Stop)
 	return nil
 }
