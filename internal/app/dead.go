@@ -245,7 +245,7 @@ func (a *App) takeReceived(ctx context.Context, p *pipe, topic string, f settle)
 // again: it would take the new letter for the old one, which is about to be taken out, and drop it.
 func (a *App) carryAgain(ctx context.Context, p *pipe, letters []record.Record, out *api.Replayed) (stays []bool, err error) {
 	stays = make([]bool, len(letters))
-	sent := make([]record.Record, 0, len(letters))
+	sent, of := make([]record.Record, 0, len(letters)), make([]int, 0, len(letters)) // and which letter each is of
 	for i := range letters {
 		if isCut(&letters[i]) {
 			stays[i] = true
@@ -253,7 +253,7 @@ func (a *App) carryAgain(ctx context.Context, p *pipe, letters []record.Record, 
 			out.Cut++
 			continue
 		}
-		sent = append(sent, letters[i])
+		sent, of = append(sent, letters[i]), append(of, i)
 	}
 	if len(sent) == 0 {
 		return stays, nil
@@ -268,12 +268,8 @@ func (a *App) carryAgain(ctx context.Context, p *pipe, letters []record.Record, 
 	out.Filtered += int(done.Filtered)
 	out.Dead += int(done.Counters.Dead)
 	if keep {
-		failed := make(map[string]bool, len(done.Dead))
-		for i := range done.Dead {
-			failed[done.Dead[i].ID] = true
-		}
-		for i := range letters {
-			stays[i] = stays[i] || failed[letters[i].ID]
+		for _, i := range done.DeadAt { // not by id: a letter may have got another one on its way
+			stays[of[i]] = true
 		}
 	}
 	return stays, nil

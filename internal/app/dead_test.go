@@ -288,6 +288,38 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
+// TestReplayOfRecordsWithoutKey: what has no key is never published, and stays a letter, under whatever id.
+func TestReplayOfRecordsWithoutKey(t *testing.T) {
+	for name, wrap := range map[string]func(queue.Queue) queue.Queue{
+		"exactly once": func(q queue.Queue) queue.Queue { return q },
+		"deduplicated": func(q queue.Queue) queue.Queue { return window{q} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := openApp(t, deadConfig)
+			a.queue = wrap(a.queue)
+			of := func(id, data string) record.Record {
+				r := letter("p", id, data)
+				r.Headers = append(r.Headers, record.Header{Name: record.HeaderDeadStage, Value: "source"})
+				return r
+			}
+			letters := []record.Record{of("old", `{"n":1}`), of("mended", `{"id":7}`), of("worse", `{"id":8,"bad":true}`)}
+			if err := a.queue.Publish(t.Context(), "p.dead", letters); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := a.Replay(t.Context(), "p", nil); err != nil || out != (api.Replayed{Pipeline: "p", Read: 3, Published: 1, Dead: 2}) {
+				t.Errorf("replayed %+v, %v", out, err)
+			}
+			got, err := a.queue.Browse(t.Context(), "p", 0, 10)
+			if err != nil || len(got) != 1 || got[0].Key != "7" || got[0].ID == "mended" {
+				t.Errorf("records %+v, %v; want the one that has a key", got, err)
+			}
+			if left, err := a.Dead(t.Context(), "p", 0, 10); err != nil || len(left) != 2 || left[0].Stage != "source" {
+				t.Errorf("letters %+v, %v", left, err)
+			}
+		})
+	}
+}
+
 // gated is a queue that waits to be let through before it takes letters out for the first time.
 type gated struct {
 	queue.Queue

@@ -21,6 +21,9 @@ type cargo struct {
 	dead    map[int]record.Record
 }
 
+// stageSource is where a record dies that the source cannot give a key, or cannot hold.
+const stageSource = "source"
+
 // load transforms a part. Records that cannot go on become dead letters; nothing here fails the run, except the end
 // of its context.
 func (p *Pipeline) load(ctx context.Context, part record.Part, headers []record.Header) (*cargo, error) {
@@ -35,7 +38,7 @@ func (p *Pipeline) load(ctx context.Context, part record.Part, headers []record.
 		in := part.Records[i]
 		from := len(c.results)
 		err := part.Bad[i]
-		stage := "source"
+		stage := stageSource
 		if err == nil {
 			c.results, err = p.cfg.Transform.Apply(ctx, in, c.results)
 			stage = stageOf(err)

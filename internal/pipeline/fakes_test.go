@@ -99,6 +99,15 @@ func (p *pages) Split(_ string, body []byte) (record.Part, error) {
 	return p.part(strings.Split(string(body), ","), 0, true), nil
 }
 
+// Identify finds no key in what is bad.
+func (p *pages) Identify(_ context.Context, data []byte) (record.Record, error) {
+	var text string
+	if err := json.Unmarshal(data, &text); err != nil {
+		return record.Record{}, err
+	}
+	return rec(text), p.bad[text]
+}
+
 // words is a transform that goes by the record's text: "drop…" is filtered, "poison…" is a dead letter, "twoN" gives
 // N results, everything else one.
 type words struct{}

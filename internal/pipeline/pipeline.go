@@ -24,6 +24,8 @@ type Source interface {
 	Fetch(ctx context.Context) (record.Part, error)
 	// Split finds the records in a pushed body.
 	Split(contentType string, body []byte) (record.Part, error)
+	// Identify gives a single record the key and id that Split would give it; bad says why it cannot go on.
+	Identify(ctx context.Context, data []byte) (r record.Record, bad error)
 }
 
 // Transform turns one record into none (filtered), one or several. It is pure and safe for concurrent use. It appends

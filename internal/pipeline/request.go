@@ -19,8 +19,9 @@ type Done struct {
 	Counters
 	// Results are what was published, in order.
 	Results []record.Record
-	// Dead are the letters of the records that could not go on.
-	Dead []record.Record
+	// Dead are the letters of the records that could not go on, and DeadAt which of the records they were made of.
+	Dead   []record.Record
+	DeadAt []int
 }
 
 // Process carries the records of one fetch. It returns after every result and every dead letter is durable
@@ -49,13 +50,22 @@ type BodyError struct{ Err error }
 func (e *BodyError) Error() string { return "read records in the body: " + e.Err.Error() }
 func (e *BodyError) Unwrap() error { return e.Err }
 
-// Replay carries dead letters again, from their original bytes. One that has the header record.HeaderDeadSize is not for
-// it: its bytes are not the record's. With stay, those that fail again are told in Dead, but not published once more: they
+// Replay carries dead letters again, from their original bytes. Those of the stage source had no valid key and no id that
+// comes of it: both are found anew, as the source is configured now. One that has the header record.HeaderDeadSize is not
+// for Replay: its bytes are not the record's. With stay, those that fail again are told in Dead, but not published once more: they
 // are to stay where they are, for the queue would take the new letter for a copy of the old one.
 func (p *Pipeline) Replay(ctx context.Context, c Context, letters []record.Record, stay bool) (Done, error) {
-	part := record.Part{Records: make([]record.Record, len(letters))}
+	part := record.Part{Records: make([]record.Record, len(letters)), Bad: make(map[int]error)}
 	for i, l := range letters {
-		part.Records[i] = record.Record{ID: l.ID, Key: l.Key, Data: l.Data}
+		if l.Header(record.HeaderDeadStage) != stageSource {
+			part.Records[i] = record.Record{ID: l.ID, Key: l.Key, Data: l.Data}
+			continue
+		}
+		r, bad := p.cfg.Source.Identify(ctx, l.Data)
+		if bad != nil {
+			part.Bad[i] = bad
+		}
+		part.Records[i] = r
 	}
 	return p.deliver(ctx, c, part, 0, stay)
 }
@@ -74,7 +84,7 @@ func (p *Pipeline) deliver(ctx context.Context, c Context, part record.Part, pag
 	done.Pages = pages
 	for i := 0; i < n && len(cargo.dead) > 0; i++ {
 		if letter, ok := cargo.dead[i]; ok {
-			done.Dead = append(done.Dead, letter)
+			done.Dead, done.DeadAt = append(done.Dead, letter), append(done.DeadAt, i)
 		}
 	}
 	p.counted(done.Counters)

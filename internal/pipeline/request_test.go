@@ -154,6 +154,37 @@ func TestReplayStartsFromTheOriginalBytes(t *testing.T) {
 	}
 }
 
+// TestReplayFindsKeysAnew: a letter that the source gave no key gets key and id as if it came for the first time, and is a
+// letter again when there is still none. Others keep what they have.
+func TestReplayFindsKeysAnew(t *testing.T) {
+	b := newBroker()
+	p := newPipeline(t, &pages{bad: map[string]error{"none": errors.New("nothing at key")}}, b)
+	letter := func(stage, text string) record.Record {
+		r := rec(text)
+		r.ID, r.Key = "of-the-content", ""
+		r.Headers = []record.Header{{Name: record.HeaderDeadStage, Value: stage}}
+		return r
+	}
+	done, err := p.Replay(t.Context(), who, []record.Record{letter("map", "a"), letter("source", "none"), letter("source", "b"), letter("source", "poison")}, false)
+	if err != nil || done.Published != 2 {
+		t.Fatalf("%+v, %v", done.Counters, err)
+	}
+	if d := cmp.Diff([]int{1, 3}, done.DeadAt); d != "" {
+		t.Error("dead", d)
+	}
+	if d := cmp.Diff([]string{"of-the-content", "b"}, b.ids("orders")); d != "" {
+		t.Error("records", d)
+	}
+	if r := b.topics["orders"][1]; r.Key != "b" {
+		t.Errorf("key %q", r.Key)
+	}
+	dead := b.topics["orders.dead"]
+	if len(dead) != 2 || dead[0].Header(record.HeaderDeadStage) != "source" || dead[0].Header(record.HeaderDeadReason) != "nothing at key" ||
+		dead[1].Header(record.HeaderDeadStage) != "map" || dead[1].ID != "id-poison" {
+		t.Errorf("letters %+v", dead)
+	}
+}
+
 func TestPreviewPublishesNothing(t *testing.T) {
 	src, b := &pages{parts: [][]string{{"a", "drop", "poison", "b"}, {"c"}}}, newBroker()
 	got, err := newPipeline(t, src, b).Preview(t.Context(), nil, nil, 3)
