@@ -117,6 +117,40 @@ pipelines:
 	}
 }
 
+// TestCursorAgeAfterARestart: it is there before the first run, from the last one that committed or found nothing new.
+func TestCursorAgeAfterARestart(t *testing.T) {
+	a := openApp(t, "\nlisten: 127.0.0.1:0"+deadConfig)
+	now := time.Now().UTC()
+	put := func(id, status string, ago time.Duration, published int) {
+		t.Helper()
+		text := fmt.Sprintf(`{"run":%q,"pipeline":"p","status":%q,"started":%q,"ended":%q,"last_progress":%q,"published":%d}`, id, status,
+			now.Add(-ago).Format(time.RFC3339Nano), now.Format(time.RFC3339Nano), now.Add(time.Minute-ago).Format(time.RFC3339Nano), published)
+		if _, err := a.store.Put(t.Context(), "scheduler/runs/p/"+id, []byte(text), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	age := func() time.Duration {
+		a.recallCursors(t.Context())
+		return time.Duration(metric(t, a, "ferry_cursor_age_seconds", "p") * float64(time.Second)).Round(time.Minute)
+	}
+	put("1", "succeeded", 3*time.Hour, 0)
+	put("2", "failed", time.Hour, 0)
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if v := metric(t, a, "ferry_cursor_age_seconds", "p"); math.IsNaN(v) || v < 3*3600 || v > 3*3600+60 {
+		t.Errorf("age %v, want three hours: since the start of the last good run", v)
+	}
+	if v := metric(t, a, "ferry_cursor_age_seconds", "other"); !math.IsNaN(v) {
+		t.Errorf("age %v of a pipeline without runs", v)
+	}
+	put("3", "failed", 31*time.Minute, 5)
+	put("4", "failed", 20*time.Minute, 0)
+	if got := age(); got != 30*time.Minute {
+		t.Errorf("age %s, want half an hour: since the last commit", got)
+	}
+}
+
 func TestInFlightIsShown(t *testing.T) {
 	got, answer := make(chan bool), make(chan bool)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

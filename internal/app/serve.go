@@ -20,6 +20,7 @@ func (a *App) Start(ctx context.Context) error {
 	if err := a.listen(ctx); err != nil {
 		return err
 	}
+	a.recallCursors(ctx)            // before a run can end
 	var idempotency api.Idempotency // nil: in this process's memory
 	if a.shares() {
 		shared := newSharedAnswers(a.store, a.cfg.Server.RequestTimeout.D())

@@ -77,6 +77,37 @@ func (a *App) runPipeline(ctx context.Context, p *pipe, info scheduler.Info) (sc
 	return out, err
 }
 
+// recallCursors tells the metrics since when the cursors are current, from the runs of earlier processes: a pipeline that
+// only fails from now on has to have an age too.
+func (a *App) recallCursors(ctx context.Context) {
+	for name, p := range a.pipes {
+		runs, err := a.scheduler.List(ctx, name, scheduler.History)
+		if err != nil {
+			a.log.Warn("cannot read since when the cursor is current; its age shows after the next run", "pipeline", name, "error", err)
+			continue
+		}
+		for _, r := range runs { // the newest first
+			if at := currentAt(r); !at.IsZero() {
+				p.metrics.CursorCurrent(at)
+				break
+			}
+		}
+	}
+}
+
+// currentAt is when a run that has ended last committed, or started without finding anything new, as far as its record
+// tells; zero when it did neither.
+func currentAt(r scheduler.Run) time.Time {
+	switch {
+	case r.Ended == nil:
+	case r.Published+r.Filtered+r.Counters.Dead > 0:
+		return r.LastProgress
+	case r.Status == scheduler.Succeeded:
+		return r.Started
+	}
+	return time.Time{}
+}
+
 // runChanged hears of every change of a run.
 func (a *App) runChanged(r scheduler.Run) {
 	view := runView(r)
