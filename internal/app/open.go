@@ -35,7 +35,7 @@ func (a *App) openTelemetry(ctx context.Context) (err error) {
 	if a.tracing, err = telemetry.NewTracing(ctx, a.cfg.Trace, a.opt.Version, a.log); err != nil {
 		return fmt.Errorf("open traces: %w", err)
 	}
-	a.onClose("traces", a.tracing.Shutdown)
+	a.onClose("traces", func(ctx context.Context) error { a.tracing.Shutdown(ctx); return nil })
 	return nil
 }
 

@@ -28,6 +28,7 @@ import (
 type Tracing struct {
 	provider *sdktrace.TracerProvider // nil: no spans
 	tracer   trace.Tracer
+	exporter *quietExporter
 }
 
 // Environment variables by which OpenTelemetry names a collector.
@@ -65,13 +66,14 @@ func NewTracing(ctx context.Context, cfg config.Trace, version string, log *slog
 	if err != nil {
 		return nil, fmt.Errorf("start trace exporter: %w", err)
 	}
+	quiet := &quietExporter{SpanExporter: exporter, log: log}
 	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(&quietExporter{SpanExporter: exporter, log: log}),
+		sdktrace.WithBatcher(quiet),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.Sample))),
 		sdktrace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", serviceName()), attribute.String("service.version", version))),
 	)
-	return &Tracing{provider: provider, tracer: provider.Tracer("ferry")}, nil
+	return &Tracing{provider: provider, tracer: provider.Tracer("ferry"), exporter: quiet}, nil
 }
 
 func serviceName() string {
@@ -99,15 +101,24 @@ func (e *quietExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOn
 	return nil
 }
 
-// Shutdown exports what is left, until ctx ends.
-func (t *Tracing) Shutdown(ctx context.Context) error {
+// lastExport is how long the end of the process waits for a collector.
+const lastExport = 2 * time.Second
+
+// Shutdown exports what is left, for a short time and until ctx ends. What cannot be exported is said in the log and is no
+// error: a collector that does not answer must not make a clean stop a failed one.
+func (t *Tracing) Shutdown(ctx context.Context) {
 	if !t.Enabled() {
-		return nil
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, lastExport)
+	defer cancel()
 	if err := t.provider.Shutdown(ctx); err != nil {
-		return fmt.Errorf("export last traces: %w", err)
+		if e := t.exporter; e.log != nil {
+			e.last.Store(time.Now().Unix()) // this line is enough
+			e.log.WarnContext(ctx, "cannot export the last traces; they are dropped", "error", err)
+		}
+		_ = t.exporter.Shutdown(ctx) // ends the export under way
 	}
-	return nil
 }
 
 // Enabled tells whether spans go anywhere.
