@@ -45,20 +45,21 @@ type folder struct {
 	self Instance
 }
 
-// hold takes the folder, making it where it is missing. It does not wait: *HeldError tells who has it.
+// hold takes the folder, making it where it is missing. It does not wait: *HeldError tells who has it. A folder that cannot be
+// used is an *EnvironmentError.
 func hold(path, command string) (*folder, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("make data folder: %w; choose another with --data", err)
+		return nil, &EnvironmentError{fmt.Errorf("make data folder: %w; choose another with --data", err)}
 	}
 	lock := flock.New(filepath.Join(path, "ferry.lock"))
 	got, err := lock.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("lock data folder %s: %w; choose another with --data", path, err)
+		return nil, &EnvironmentError{fmt.Errorf("lock data folder %s: %w; choose another with --data", path, err)}
 	}
 	if !got {
 		by, err := Holder(path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return nil, &EnvironmentError{err}
 		}
 		return nil, &HeldError{Folder: path, By: by}
 	}
@@ -81,11 +82,11 @@ func (f *folder) announce(url string) error {
 	}
 	// Written beside and renamed, so that no reader sees half of it.
 	name := filepath.Join(f.path, "instance.json")
-	if err := os.WriteFile(name+".new", b, 0o600); err != nil {
-		return fmt.Errorf("write instance file: %w", err)
+	if err = os.WriteFile(name+".new", b, 0o600); err == nil {
+		err = os.Rename(name+".new", name)
 	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return fmt.Errorf("write instance file: %w", err)
+	if err != nil {
+		return &EnvironmentError{fmt.Errorf("write instance file: %w; choose another data folder with --data", err)}
 	}
 	return nil
 }
@@ -99,7 +100,7 @@ func (f *folder) id() (string, error) {
 		err = os.WriteFile(name, b, 0o600)
 	}
 	if err != nil {
-		return "", fmt.Errorf("read id of data folder: %w", err)
+		return "", &EnvironmentError{fmt.Errorf("read id of data folder: %w; choose another with --data", err)}
 	}
 	return strings.TrimSpace(string(b)), nil
 }

@@ -9,6 +9,27 @@ import (
 	"testing"
 )
 
+// TestFolderThatCannotBeUsed is a failure of the environment, whatever about it fails.
+func TestFolderThatCannotBeUsed(t *testing.T) {
+	var env *EnvironmentError
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hold(file, "run"); !errors.As(err, &env) || !strings.Contains(err.Error(), "--data") {
+		t.Errorf("a file: %v", err)
+	}
+	for _, name := range []string{"ferry.lock", "instance.json.new"} {
+		path := t.TempDir()
+		if err := os.Mkdir(filepath.Join(path, name), 0o700); err != nil { // cannot be written, not even by root
+			t.Fatal(err)
+		}
+		if _, err := hold(path, "run"); !errors.As(err, &env) || !strings.Contains(err.Error(), "--data") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestOneProcessHoldsTheFolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data")
 	f, err := hold(path, "serve")

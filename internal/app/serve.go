@@ -20,7 +20,8 @@ func (a *App) Start(ctx context.Context) error {
 	if err := a.listen(ctx); err != nil {
 		return err
 	}
-	a.recallCursors(ctx)            // before a run can end
+	// Before a run can end, which knows better.
+	a.recallCursors(ctx)
 	var idempotency api.Idempotency // nil: in this process's memory
 	if a.shares() {
 		shared := newSharedAnswers(a.store, a.cfg.Server.RequestTimeout.D())

@@ -116,6 +116,10 @@ func (c *command) report(err error) {
 		return
 	}
 	fmt.Fprintf(c.Err, "ferry: %v\n", err)
+	var call *api.Error
+	if errors.As(err, &call) && call.Code == api.CodeUnauthorized {
+		fmt.Fprintln(c.Err, "  hint: set FERRY_API_KEY to a key of the ferry that is asked")
+	}
 }
 
 // code is the exit code of an error.
@@ -138,7 +142,7 @@ func code(err error) int {
 		return ExitEnvironment
 	case errors.As(err, &call):
 		switch call.Code {
-		case api.CodeUpstream, api.CodeTimeout, api.CodeQueue, api.CodeQueueFull, api.CodeOverloaded, api.CodeStopping:
+		case api.CodeUpstream, api.CodeTimeout, api.CodeRateLimited, api.CodeUnauthorized, api.CodeForbidden, api.CodeQueue, api.CodeQueueFull, api.CodeOverloaded, api.CodeStopping:
 			return ExitEnvironment
 		case api.CodeInvalid, api.CodeNotFound:
 			return ExitConfig
