@@ -89,11 +89,39 @@ func (c *command) welcome(a *app.App, cfg *config.Config) {
 		_ = c.line(map[string]string{"url": a.URL(), "docs": a.URL() + "/docs", "mock": a.MockURL(), "data": cfg.Data}) // a closed stdout is no reason to stop
 		return
 	}
-	c.say("%s", greeting(cfg, a.URL(), a.MockURL(), invocation(os.Args)))
+	c.say("%s", greeting(cfg, a.URL(), a.MockURL(), invocation(os.Args), c.given()))
 }
 
-// greeting is what dev says when it is ready; ferry is how to call this program.
-func greeting(cfg *config.Config, url, mock, ferry string) string {
+// given are the flags without which another command would not find this process or its configuration, with a space before
+// each: those that were typed. The environment's variables are the person's own affair.
+func (c *command) given() flags {
+	var f flags
+	if c.configFile != "" {
+		f.config = " -c " + shellWord(c.configFile)
+	}
+	if c.data != "" {
+		f.data = " --data " + shellWord(c.data)
+	}
+	return f
+}
+
+type flags struct{ config, data string }
+
+func (f flags) String() string { return f.config + f.data }
+
+// shellWord quotes what a shell would not take for one word.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:=@%+,", r)
+	}
+	if strings.TrimFunc(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// greeting is what dev says when it is ready; ferry is how to call this program, with the flags that are given to it.
+func greeting(cfg *config.Config, url, mock, ferry string, given flags) string {
 	from := cfg.File
 	switch {
 	case cfg.Demo:
@@ -113,7 +141,7 @@ func greeting(cfg *config.Config, url, mock, ferry string) string {
 	row("simulated third-party API", mock)
 	row(queue, where)
 	row("configuration", from)
-	if try := firstCommands(cfg, url, ferry); len(try) > 0 {
+	if try := firstCommands(cfg, url, ferry, given); len(try) > 0 {
 		fmt.Fprintf(&b, "\n  Try, in another terminal:\n    %s\n", strings.Join(try, "\n    "))
 	}
 	return b.String()
@@ -121,9 +149,9 @@ func greeting(cfg *config.Config, url, mock, ferry string) string {
 
 // firstCommands are three to copy: those of the README for the demonstration, and for somebody's own configuration what
 // shows its first pipeline at work.
-func firstCommands(cfg *config.Config, url, ferry string) []string {
+func firstCommands(cfg *config.Config, url, ferry string, given flags) []string {
 	if cfg.Demo {
-		return []string{"curl " + url + "/process", ferry + " tail process", ferry + " run orders -c examples/orders.yaml"}
+		return []string{"curl " + url + "/process", ferry + " tail process" + given.data, ferry + " run orders -c examples/orders.yaml" + given.data}
 	}
 	var reads, pushed []string
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pipelines)) {
@@ -133,12 +161,13 @@ func firstCommands(cfg *config.Config, url, ferry string) []string {
 			reads = append(reads, name)
 		}
 	}
-	tail := func(name string) string { return ferry + " tail " + cfg.Pipelines[name].Topic }
+	call := func(command, name string) string { return ferry + " " + command + " " + name + given.String() }
+	tail := func(name string) string { return call("tail", cfg.Pipelines[name].Topic) }
 	switch {
 	case slices.Contains(reads, "process"):
-		return []string{"curl " + url + "/process", ferry + " run process", tail("process")}
+		return []string{"curl " + url + "/process", call("run", "process"), tail("process")}
 	case len(reads) > 0:
-		return []string{ferry + " preview " + reads[0], ferry + " run " + reads[0], tail(reads[0])}
+		return []string{call("preview", reads[0]), call("run", reads[0]), tail(reads[0])}
 	case len(pushed) > 0:
 		return []string{fmt.Sprintf(`curl %s/v1/pipelines/%s/records -H "Content-Type: application/json" -d '{"id": 1}'`, url, pushed[0]), tail(pushed[0])}
 	}

@@ -71,12 +71,12 @@ func TestGreeting(t *testing.T) {
 `},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := greeting(&c.cfg, "http://127.0.0.1:8080", "http://127.0.0.1:9090", "ferry"); got != c.want {
+			if got := greeting(&c.cfg, "http://127.0.0.1:8080", "http://127.0.0.1:9090", "ferry", flags{}); got != c.want {
 				t.Errorf("got %s\nwant %s", got, c.want)
 			}
 		})
 	}
-	if got := greeting(&config.Config{Queue: "embedded:"}, "u", "m", "ferry"); strings.Contains(got, "Try") {
+	if got := greeting(&config.Config{Queue: "embedded:"}, "u", "m", "ferry", flags{}); strings.Contains(got, "Try") {
 		t.Errorf("without a pipeline it offers commands: %s", got)
 	}
 }
@@ -98,5 +98,23 @@ func TestInvocation(t *testing.T) {
 	}
 	if got := invocation(nil); got != "ferry" {
 		t.Errorf("called by no name: %q", got)
+	}
+}
+
+// TestCommandsToCopyWork: they carry the flags that dev was given, so that they find it and its configuration.
+func TestCommandsToCopyWork(t *testing.T) {
+	for name, c := range map[string]struct {
+		command command
+		cfg     config.Config
+		want    string
+	}{
+		"none":  {command{}, config.Config{Pipelines: map[string]config.Pipeline{"one": {Topic: "t"}}}, "ferry preview one\n    ferry run one\n    ferry tail t\n"},
+		"both":  {command{configFile: "x.yaml", data: "dd"}, config.Config{Pipelines: map[string]config.Pipeline{"one": {Topic: "t"}}}, "ferry preview one -c x.yaml --data dd\n    ferry run one -c x.yaml --data dd\n    ferry tail t -c x.yaml --data dd\n"},
+		"words": {command{configFile: "it's mine.yaml"}, config.Config{Pipelines: map[string]config.Pipeline{"process": {Topic: "t"}}}, `ferry run process -c 'it'\''s mine.yaml'`},
+		"demo":  {command{data: "dd"}, config.Config{Demo: true}, "ferry tail process --data dd\n    ferry run orders -c examples/orders.yaml --data dd\n"},
+	} {
+		if got := greeting(&c.cfg, "u", "m", "ferry", c.command.given()); !strings.Contains(got, c.want) {
+			t.Errorf("%s: got %s\nwant %s", name, got, c.want)
+		}
 	}
 }
