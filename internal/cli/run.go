@@ -51,15 +51,14 @@ func (c *command) run(ctx context.Context, pipeline string, quiet bool) error {
 		c.say("a run of %s is under way already: following it", pipeline)
 	}
 	run, err = c.follow(ctx, conn, run, quiet)
-	if err != nil {
+	switch {
+	case err != nil && conn.Where != "" && isGone(err):
+		return errors.Join(c.showRun(run), &codedError{ExitEnvironment, fmt.Errorf(
+			"%w\n  hint: that ferry has stopped, or cannot be reached any more; this is how far the run was last seen, and what it has committed stays: run %s again to go on", err, pipeline)})
+	case err != nil:
 		return err
 	}
-	if c.json {
-		err = c.line(lineOf(run))
-	} else {
-		err = c.printf("%s\n", sentence(run))
-	}
-	if err != nil {
+	if err := c.showRun(run); err != nil {
 		return err
 	}
 	if run.Status != "succeeded" {
@@ -70,6 +69,21 @@ func (c *command) run(ctx context.Context, pipeline string, quiet bool) error {
 		return &silentError{failed}
 	}
 	return nil
+}
+
+// showRun prints where a run stands.
+func (c *command) showRun(run api.Run) error {
+	if c.json {
+		return c.line(lineOf(run))
+	}
+	return c.printf("%s\n", sentence(run))
+}
+
+// isGone tells whether a running ferry has stopped or is stopping, by the error of a call of it that worked before: it gave
+// no answer, or that.
+func isGone(err error) bool {
+	var answer *api.Error
+	return !errors.As(err, &answer) || answer.Code == api.CodeStopping
 }
 
 // follow shows progress until the run has ended. When ctx ends first, the run is asked to stop at its next commit.
@@ -89,11 +103,11 @@ func (c *command) follow(ctx context.Context, conn *connection, run api.Run, qui
 		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), poll)
 		next, err := conn.WaitRun(look, run.ID)
 		cancel()
+		if next.ID != "" {
+			run = next
+		}
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return run, err
-		}
-		if err == nil {
-			run = next
 		}
 		if bar != nil {
 			if run.TotalHint > 0 {

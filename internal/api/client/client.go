@@ -27,17 +27,26 @@ type Client struct {
 	http *http.Client
 }
 
-// New makes a client for the instance at base, such as http://127.0.0.1:8080. key may be empty. Nothing is sent yet.
-func New(base, key string) (*Client, error) {
+// Address reads an instance's address as people write it: the scheme may be left out. It has no slash at its end.
+func Address(base string) (string, error) {
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
 	}
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("read server address %q: it has to look like http://127.0.0.1:8080", config.URL(base).String())
+		return "", fmt.Errorf("read server address %q: it has to look like http://127.0.0.1:8080", config.URL(base).String())
+	}
+	return strings.TrimSuffix(base, "/"), nil
+}
+
+// New makes a client for the instance at base, such as http://127.0.0.1:8080. key may be empty. Nothing is sent yet.
+func New(base, key string) (*Client, error) {
+	base, err := Address(base)
+	if err != nil {
+		return nil, err
 	}
 	return &Client{
-		base: strings.TrimSuffix(base, "/"),
+		base: base,
 		key:  key,
 		http: &http.Client{
 			Transport: http.DefaultTransport.(*http.Transport).Clone(),
@@ -108,7 +117,7 @@ func (c *Client) Run(ctx context.Context, id string) (api.Run, error) {
 
 // WaitRun returns when the run has ended or the context does, with the run as it then is. It asks again and again,
 // each time waiting at the server. A deadline is kept by the server, so that the answer comes with it and not too late
-// for it; one that does not come is waited for a little longer.
+// for it; one that does not come is waited for a little longer. With an error comes the run as it was last seen, if it was.
 func (c *Client) WaitRun(ctx context.Context, id string) (api.Run, error) {
 	var last api.Run
 	for {
@@ -116,8 +125,10 @@ func (c *Client) WaitRun(ctx context.Context, id string) (api.Run, error) {
 		switch {
 		case err != nil && ctx.Err() != nil && last.ID != "":
 			return last, nil
-		case err != nil || run.Ended != nil:
-			return run, err
+		case err != nil:
+			return last, err
+		case run.Ended != nil:
+			return run, nil
 		}
 		last = run
 		select {
