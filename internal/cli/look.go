@@ -65,6 +65,9 @@ func (c *command) tail(ctx context.Context, topic string, from int64, limit int,
 		}
 		records, err := conn.Browse(ctx, topic, from, want)
 		if err != nil {
+			if ctx.Err() != nil { // by a signal: that is how to end it
+				err = &silentError{context.Canceled}
+			}
 			return err
 		}
 		for _, r := range records {
@@ -85,7 +88,7 @@ func (c *command) tail(ctx context.Context, topic string, from int64, limit int,
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return &silentError{ctx.Err()}
 		case <-time.After(poll):
 		}
 	}

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"ferry/internal/api/client"
 	"ferry/internal/app"
 	"ferry/internal/config"
 	"ferry/internal/mockapi"
@@ -167,11 +167,15 @@ func (c *command) healthCommand() *cobra.Command {
 				}
 				url = app.LocalURL(cfg.Listen)
 			}
+			url, err := client.Address(url)
+			if err != nil {
+				return usage("--server: %w", err)
+			}
 			path := "/readyz"
 			if live {
 				path = "/livez"
 			}
-			return c.health(cmd.Context(), strings.TrimSuffix(url, "/")+path)
+			return c.health(cmd.Context(), url+path)
 		},
 	}
 	cmd.Flags().BoolVar(&live, "live", false, "ask whether it lives, not whether it is ready")

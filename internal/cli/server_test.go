@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"ferry/internal/api"
 )
@@ -59,5 +60,26 @@ func TestRunOfAFerryThatStops(t *testing.T) {
 	out, _, code = ask(t.Context(), server.URL, nil, "run", "slow", "--json")
 	if code != ExitEnvironment || !strings.Contains(out, `"status":"running"`) || !strings.Contains(out, `"published":7`) {
 		t.Errorf("code %d, %s", code, out)
+	}
+}
+
+// TestTailEndsSilently: Ctrl-C is how one ends it, whatever it is about.
+func TestTailEndsSilently(t *testing.T) {
+	for _, during := range []bool{true, false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if during {
+				cancel()
+				<-r.Context().Done()
+				return
+			}
+			answer(w, api.RecordList{})
+			time.AfterFunc(50*time.Millisecond, cancel) // while it waits for more
+		}))
+		if _, talk, code := ask(ctx, server.URL, os.Interrupt, "tail", "orders", "-f"); code != ExitInterrupt || talk != "" {
+			t.Errorf("during a request %t: code %d, %q", during, code, talk)
+		}
+		server.Close()
+		cancel()
 	}
 }
