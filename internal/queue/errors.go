@@ -7,8 +7,8 @@ import (
 )
 
 var (
-	// ErrFenced: a later writer of the same pipeline has taken over; stop.
-	ErrFenced = errors.New("fenced: another run of this pipeline has taken over")
+	// ErrFenced: a later writer of the same pipeline has taken over, as a run or a change of the cursor opens one; stop.
+	ErrFenced = errors.New("fenced: another run of this pipeline, or a change of its cursor, has taken over")
 	// ErrClosed: the queue was closed by this process.
 	ErrClosed = errors.New("queue is closed")
 	// ErrNoTopic: the topic does not exist.
