@@ -78,7 +78,7 @@ func TestNesting(t *testing.T) {
 
 // Sources that nest without end are no way in either.
 func TestNestingOfTheSource(t *testing.T) {
-	const n = maxProgram / 8
+	const n = maxProgram / 4
 	for _, src := range []string{
 		strings.Repeat("[", n-1) + strings.Repeat("]", n-1), strings.Repeat("(", n-2) + "1" + strings.Repeat(")", n-2),
 		strings.Repeat("{a:", n/2-1) + "1" + strings.Repeat("}", n/2-1), strings.Repeat("-", 2*n-2) + "1", strings.Repeat("1,", n-1) + "1",

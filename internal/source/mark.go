@@ -450,7 +450,10 @@ func (n *incremental) reach(at *value, raw []byte) time.Duration {
 	if grain <= 0 {
 		return n.overlap
 	}
-	return (n.overlap + grain - 1) / grain * grain
+	if over := n.overlap % grain; over > 0 {
+		return n.overlap - over + grain
+	}
+	return n.overlap
 }
 
 // maxGrain is the coarsest that a time is counted in.
