@@ -9,13 +9,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"ferry/internal/api"
 	"ferry/internal/api/client"
@@ -54,36 +50,6 @@ func (c *command) load(extra map[string]string) (*config.Config, error) {
 		return nil, &codedError{ExitConfig, err}
 	}
 	return cfg, nil
-}
-
-// levelIsSet tells whether anybody has set log.level. Only of its default it cannot be seen in what it is: then each layer is
-// asked.
-func (c *command) levelIsSet(cfg *config.Config) bool {
-	const key, variable, preset = "log.level", "FERRY_LOG_LEVEL", "info"
-	isKey := func(kv string) bool { return strings.HasPrefix(kv, key+"=") }
-	if cfg.Log.Level != preset || c.logLevel != "" || c.getenv(variable) != "" || slices.ContainsFunc(c.set, isKey) {
-		return true
-	}
-	file := ""
-	if cfg.File != "" {
-		file = cmp.Or(c.configFile, c.getenv("FERRY_CONFIG"), filepath.Join(c.Dir, config.FileName))
-	}
-	for _, name := range cfg.Files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			continue // it is gone again: what it said does not matter so much
-		}
-		var said struct {
-			Log map[string]any `yaml:"log"`
-		}
-		switch {
-		case filepath.Ext(name) == ".env" && strings.Contains(string(text), variable+"="):
-			return true
-		case name == file && yaml.Unmarshal(text, &said) == nil && said.Log["level"] != nil:
-			return true
-		}
-	}
-	return false
 }
 
 func (c *command) getenv(name string) string {
@@ -139,7 +105,7 @@ func (c *command) connect(ctx context.Context, name string) (*connection, error)
 	if err != nil {
 		return nil, err
 	}
-	if !c.levelIsSet(cfg) {
+	if !cfg.Log.LevelSet {
 		cfg.Log.Level = "warn" // a command's own words are enough
 	}
 	a, err := app.New(ctx, app.Options{Config: cfg, Command: name, Version: Version(), Logger: c.logger(cfg.Log)})

@@ -22,6 +22,7 @@ func TestWhoSetsTheLevel(t *testing.T) {
 		"--set, another key": {command: command{set: []string{"log.format=text"}}},
 		"the environment":    {command: command{Streams: Streams{Environ: []string{"FERRY_LOG_LEVEL=info"}}}, want: true},
 		".env":               {dotenv: "FERRY_LOG_LEVEL=info\n", want: true},
+		".env, a comment":    {dotenv: "# FERRY_LOG_LEVEL=info\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -38,14 +39,14 @@ func TestWhoSetsTheLevel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := c.command.levelIsSet(cfg); got != c.want {
+			if got := cfg.Log.LevelSet; got != c.want {
 				t.Errorf("set: %t, want %t", got, c.want)
 			}
 			if c.file == "" {
 				return
 			}
 			c.command.configFile, c.command.Dir = filepath.Join(dir, "ferry.yaml"), t.TempDir()
-			if cfg, err = c.command.load(nil); err != nil || c.command.levelIsSet(cfg) != c.want {
+			if cfg, err = c.command.load(nil); err != nil || cfg.Log.LevelSet != c.want {
 				t.Errorf("named by -c: %v, want %t", err, c.want)
 			}
 		})

@@ -72,6 +72,9 @@ type Server struct {
 type Log struct {
 	Level  string `yaml:"level" default:"info" enum:"debug|info|warn|error" doc:"Least severity that is logged."`
 	Format string `yaml:"format" default:"auto" enum:"auto|text|json" doc:"auto: text on a terminal, JSON otherwise."`
+
+	// LevelSet: the level was said, in whatever layer, and is not only the default.
+	LevelSet bool `yaml:"-"`
 }
 
 // Trace sends OpenTelemetry traces over OTLP/HTTP.

@@ -108,6 +108,7 @@ func (l *loader) load(src *source) (*Config, error) {
 	if err := l.err(); err != nil {
 		return nil, err
 	}
+	_, c.Log.LevelSet = root.find("log", "level")
 	c.Warnings = warnings
 	c.File = l.File
 	slices.Sort(l.files)

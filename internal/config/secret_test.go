@@ -195,6 +195,7 @@ func TestRedactedLoadsAgain(t *testing.T) {
 		}
 	}
 	first.Defaults = config.Defaults{} // part of every pipeline by then
+	first.Log.LevelSet = true          // it is written out
 	hide(first)
 	again.Defaults = config.Defaults{}
 	if diff := cmp.Diff(first, again, cmpopts.EquateEmpty()); diff != "" {
