@@ -157,9 +157,7 @@ func TestTooFewReplicas(t *testing.T) {
 			t.Errorf("%s with two of three brokers: %v, want %q", what, err, want)
 		}
 	}
-	if n := q.cl.BufferedProduceRecords(); n != 0 {
-		t.Errorf("%d records are kept that were given up", n)
-	}
+	nothingKept(t, q)
 	brokers(t, "start", "kafka3-3")
 	if err := eventually(t, func() error { return q.Ping(t.Context()) }); err != nil {
 		t.Fatal(err)
