@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"ferry/internal/atomicfile"
 )
 
 // Instance says who holds a data folder. It lies in the folder as instance.json, readable by its owner only.
@@ -80,12 +82,7 @@ func (f *folder) announce(url string) error {
 	if err != nil {
 		return fmt.Errorf("write instance file: %w", err)
 	}
-	// Written beside and renamed, so that no reader sees half of it.
-	name := filepath.Join(f.path, "instance.json")
-	if err = os.WriteFile(name+".new", b, 0o600); err == nil {
-		err = os.Rename(name+".new", name)
-	}
-	if err != nil {
+	if err := atomicfile.Write(filepath.Join(f.path, "instance.json"), b); err != nil {
 		return &EnvironmentError{fmt.Errorf("write instance file: %w; choose another data folder with --data", err)}
 	}
 	return nil
@@ -95,14 +92,18 @@ func (f *folder) announce(url string) error {
 func (f *folder) id() (string, error) {
 	name := filepath.Join(f.path, "id")
 	b, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		b = []byte(strings.ToLower(rand.Text()))
-		err = os.WriteFile(name, b, 0o600)
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", &EnvironmentError{fmt.Errorf("read id of data folder: %w; choose another with --data", err)}
 	}
-	return strings.TrimSpace(string(b)), nil
+	if id := strings.TrimSpace(string(b)); id != "" {
+		return id, nil
+	}
+	// An empty one names nothing: two folders that have it would pass for one queue.
+	id := strings.ToLower(rand.Text())
+	if err := atomicfile.Write(name, []byte(id)); err != nil {
+		return "", &EnvironmentError{fmt.Errorf("write id of data folder: %w; choose another with --data", err)}
+	}
+	return id, nil
 }
 
 // release lets go of the folder. The lock file stays: removing it would race with the next holder.

@@ -76,3 +76,18 @@ func TestHolderThatHasNotSaidWhoItIs(t *testing.T) {
 		t.Fatalf("hold: %v", err)
 	}
 }
+
+// TestFolderID: the id stays, and a kill that has left an empty file is not taken for one.
+func TestFolderID(t *testing.T) {
+	f := &folder{path: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(f.path, "id"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	id, err := f.id()
+	if err != nil || id == "" {
+		t.Fatalf("id %q, %v", id, err)
+	}
+	if again, err := f.id(); err != nil || again != id {
+		t.Errorf("id %q, %v the second time; %q the first", again, err, id)
+	}
+}

@@ -12,6 +12,25 @@ import (
 	"ferry/internal/config"
 )
 
+// answered makes a command of one question to the service, whose answer is shown: with --json as the API gives it.
+func answered[T any](c *command, name string, ask func(context.Context, service, []string) (T, error), show func(T) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		conn, err := c.connect(cmd.Context(), name)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		answer, err := ask(cmd.Context(), conn, args)
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.line(answer)
+		}
+		return show(answer)
+	}
+}
+
 func (c *command) tailCommand() *cobra.Command {
 	var (
 		lines  uint
@@ -107,21 +126,9 @@ func (c *command) previewCommand() *cobra.Command {
 		Use:   "preview PIPELINE",
 		Short: "Show what a run would do with the next page; publishes nothing",
 		Args:  needArgs("PIPELINE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := c.connect(cmd.Context(), "preview")
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			p, err := conn.Preview(cmd.Context(), args[0], api.PreviewRequest{Limit: int(limit)})
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.line(p)
-			}
-			return c.showPreview(p)
-		},
+		RunE: answered(c, "preview", func(ctx context.Context, s service, args []string) (api.Preview, error) {
+			return s.Preview(ctx, args[0], api.PreviewRequest{Limit: int(limit)})
+		}, c.showPreview),
 	}
 	cmd.Flags().UintVarP(&limit, "lines", "n", 5, "how many records")
 	return cmd
@@ -159,155 +166,33 @@ func (c *command) showPreview(p api.Preview) error {
 	return nil
 }
 
-func (c *command) deadCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "dead", Short: "List, replay and discard dead letters", Args: needCommand,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	var lines uint
-	list := &cobra.Command{
-		Use: "list PIPELINE", Short: "Show the dead letters of a pipeline, oldest first", Args: needArgs("PIPELINE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.listDead(cmd.Context(), args[0], int(lines))
-		},
-	}
-	list.Flags().UintVarP(&lines, "lines", "n", 100, "how many; 0 means all")
-	var positions []int64
-	replay := &cobra.Command{
-		Use: "replay PIPELINE", Short: "Send dead letters through the pipeline again", Args: needArgs("PIPELINE"),
-		Long: "Send dead letters through the pipeline again: those at --position, or all. What fails again is a dead letter again, with its new reason. What was cut to its beginning stays where it is.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := c.connect(cmd.Context(), "dead replay")
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			r, err := conn.Replay(cmd.Context(), args[0], positions)
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.line(r)
-			}
-			if r.Cut == 0 {
-				return c.printf("%s: replayed %d = %d published + %d filtered + %d dead again\n", r.Pipeline, r.Read, r.Published, r.Filtered, r.Dead)
-			}
-			c.say("%d stay dead letters, for only the beginning of each was kept: mend the cause and pull them again, for example with the cursor set back", r.Cut)
-			return c.printf("%s: replayed %d = %d published + %d filtered + %d dead again + %d cut\n", r.Pipeline, r.Read, r.Published, r.Filtered, r.Dead, r.Cut)
-		},
-	}
-	replay.Flags().Int64SliceVar(&positions, "position", nil, "position of a dead letter (several times)")
-	var all bool
-	discard := &cobra.Command{
-		Use: "discard PIPELINE", Short: "Take dead letters out for good", Args: needArgs("PIPELINE"),
-		Long: "Take dead letters out for good: those at --position, or --all.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if all == (len(positions) > 0) {
-				return usage("say which dead letters: --position N (several times; dead list shows them), or --all")
-			}
-			conn, err := c.connect(cmd.Context(), "dead discard")
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			r, err := conn.Discard(cmd.Context(), args[0], positions)
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.line(r)
-			}
-			return c.printf("%s: discarded %d\n", r.Pipeline, r.Discarded)
-		},
-	}
-	discard.Flags().Int64SliceVar(&positions, "position", nil, "position of a dead letter (several times)")
-	discard.Flags().BoolVar(&all, "all", false, "all of them")
-	cmd.AddCommand(list, replay, discard)
-	return cmd
-}
-
-func (c *command) listDead(ctx context.Context, pipeline string, limit int) error {
-	conn, err := c.connect(ctx, "dead list")
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	shown, from := 0, int64(0)
-	for {
-		want := browsePage
-		if limit > 0 {
-			want = min(want, limit-shown)
-		}
-		letters, err := conn.Dead(ctx, pipeline, from, want)
-		if err != nil {
-			return err
-		}
-		for _, l := range letters {
-			if err := c.showDead(l); err != nil {
-				return err
-			}
-			from = l.Position + 1
-		}
-		if shown += len(letters); len(letters) < want || shown == limit {
-			break
-		}
-	}
-	if shown == 0 && !c.json {
-		c.say("%s has no dead letters", pipeline)
-	}
-	return nil
-}
-
-func (c *command) showDead(l api.DeadLetter) error {
-	if c.json {
-		return c.line(l)
-	}
-	return c.printf("%d\t%s\t%s\t%s: %s\n\t%s\n", l.Position, l.Time.UTC().Format(time.RFC3339), l.ID, l.Stage, l.Reason, l.Data)
-}
-
 func (c *command) cursorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "cursor", Short: "Look at or move a pipeline's saved cursor", Args: needCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	with := func(name string, f func(ctx context.Context, s service, args []string) (api.Cursor, error)) func(*cobra.Command, []string) error {
-		return func(cmd *cobra.Command, args []string) error {
-			conn, err := c.connect(cmd.Context(), name)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			cur, err := f(cmd.Context(), conn, args)
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.line(cur)
-			}
-			return c.printf("%s\n", cur.Cursor)
-		}
-	}
+	show := func(cur api.Cursor) error { return c.printf("%s\n", cur.Cursor) }
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "get PIPELINE", Short: "Print the saved cursor; null is the beginning", Args: needArgs("PIPELINE"),
-			RunE: with("cursor get", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
+			RunE: answered(c, "cursor get", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
 				return s.Cursor(ctx, args[0])
-			}),
+			}, show),
 		},
 		&cobra.Command{
 			Use: "set PIPELINE CURSOR", Short: "Replace the saved cursor by one that get has printed", Args: needArgs("PIPELINE", "CURSOR"),
-			RunE: with("cursor set", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
+			RunE: answered(c, "cursor set", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
 				if !json.Valid([]byte(args[1])) {
 					return api.Cursor{}, usage("cursor set: %q is not JSON; use what `ferry cursor get` has printed", args[1])
 				}
 				return s.SetCursor(ctx, args[0], json.RawMessage(args[1]))
-			}),
+			}, show),
 		},
 		&cobra.Command{
 			Use: "reset PIPELINE", Short: "Start over from the beginning at the next run", Args: needArgs("PIPELINE"),
-			RunE: with("cursor reset", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
+			RunE: answered(c, "cursor reset", func(ctx context.Context, s service, args []string) (api.Cursor, error) {
 				return s.SetCursor(ctx, args[0], nil)
-			}),
+			}, show),
 		},
 	)
 	return cmd

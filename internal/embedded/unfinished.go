@@ -13,6 +13,8 @@ import (
 
 	"github.com/minio/highwayhash"
 	"github.com/nats-io/nats-server/v2/server"
+
+	"ferry/internal/atomicfile"
 )
 
 // removeUnfinished takes away the folders of streams whose making was cut short by a kill. The server writes a stream's
@@ -55,7 +57,7 @@ func (o Options) mendSums() error {
 		sum, err := newSum(dir)
 		if err == nil && sum != "" {
 			o.Logger.Info("finishing a change of a stream's settings in the embedded queue", "folder", dir)
-			err = replaceFile(filepath.Join(dir, "meta.sum"), sum)
+			err = atomicfile.Write(filepath.Join(dir, "meta.sum"), []byte(sum))
 		}
 		if err != nil {
 			return fmt.Errorf("mend settings of a stream of the embedded queue: %w", err)
@@ -102,22 +104,6 @@ func newSum(dir string) (string, error) {
 		return "", err
 	}
 	return sum, nil
-}
-
-// replaceFile writes a file as a whole or not at all.
-func replaceFile(name, text string) error {
-	f, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }
 
 // removeProbes takes away the empty files by which the server finds out whether it can write, when it was killed before it

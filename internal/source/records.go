@@ -161,6 +161,13 @@ func (s *Source) keyOf(ctx context.Context, in *elem) (string, error) {
 	return key, nil
 }
 
+// Identify gives a single record its key and id anew, those that Split would give it. bad says why it cannot go on, as in
+// record.Part. The record holds on to data.
+func (s *Source) Identify(ctx context.Context, data []byte) (r record.Record, bad error) {
+	found := s.identify(ctx, elem{data: data})
+	return found.Record, found.bad
+}
+
 // whole turns all spans of a splitter into one part without a cursor.
 func (p *splitter) whole(ctx context.Context) record.Part {
 	part := record.Part{

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"ferry/internal/atomicfile"
 	"ferry/internal/queue"
 	"ferry/internal/record"
 )
@@ -61,7 +62,7 @@ func newSegment(dir string, first uint64) (*segment, error) {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = atomicfile.SyncDir(dir)
 	}
 	if err != nil {
 		// The file stays, empty: a kill may have left it here before, and then its name is all that tells the position.
@@ -95,18 +96,6 @@ func (s *segment) close() error {
 		return nil
 	}
 	return s.file.Close()
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, os.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
-		err = nil // some systems do not sync folders
-	}
-	return errors.Join(err, d.Close())
 }
 
 // encode appends one record to b.
@@ -277,7 +266,7 @@ func (q *Queue) adopt(r *recovery) error {
 		l := q.hold(it.topic, it.size)
 		l.pending = append(l.pending, it)
 	}
-	if err := replaceFile(s.path, b); err != nil {
+	if err := atomicfile.Write(s.path, b); err != nil {
 		return err
 	}
 	q.last, s.last = top, top

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"ferry/internal/atomicfile"
 )
 
 // idForm is what the file of an identity holds, to the byte.
@@ -35,10 +37,10 @@ func identity(dir string) (string, error) {
 		return "", err
 	}
 	id := strings.ToLower(rand.Text()[:12])
-	if err := replaceFile(name, []byte(id+"\n")); err != nil {
+	if err := atomicfile.Write(name, []byte(id+"\n")); err != nil {
 		return "", err
 	}
-	return id, syncDir(filepath.Dir(dir)) // the folder itself may be new
+	return id, atomicfile.SyncDir(filepath.Dir(dir)) // the folder itself may be new
 }
 
 // holdsRecords tells whether a file of the journal holds a record, delivered or not.
@@ -60,23 +62,4 @@ func holdsRecords(dir string) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// replaceFile makes a file durable under its name, whole or not at all.
-func replaceFile(name string, b []byte) error {
-	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(name))
 }
