@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"ferry/internal/state"
 )
@@ -30,13 +32,18 @@ type Options struct {
 	Timeout time.Duration
 }
 
-// markerTTL is how long the mark of a deleted key is kept. It only has to outlive a watch under way.
+// markerTTL is how long the mark of a deleted key is kept. Nothing of ours needs it; it tells who looks into the bucket.
 const markerTTL = time.Hour
+
+// atOnce is how many keys of a list are asked for at the same time.
+const atOnce = 32
 
 // Store is a bucket. Make one with Open.
 type Store struct {
-	kv      jetstream.KeyValue
-	stream  jetstream.Stream // the bucket's
+	kv      jetstream.KeyValue // for writing only: what it reads may come from a replica that is behind
+	stream  jetstream.Stream   // the bucket's
+	ask     string             // subject of the questions for a message, which the stream's leader answers
+	nc      *nats.Conn
 	timeout time.Duration
 }
 
@@ -49,8 +56,10 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 	var js jetstream.JetStream
 	var err error
+	api := "$JS.API."
 	if o.Domain != "" {
 		js, err = jetstream.NewWithDomain(nc, o.Domain)
+		api = "$JS." + o.Domain + ".API."
 	} else {
 		js, err = jetstream.New(nc)
 	}
@@ -80,7 +89,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state bucket %s: %w", o.Bucket, err)
 	}
-	return &Store{kv: kv, stream: stream, timeout: o.Timeout}, nil
+	return &Store{kv: kv, stream: stream, ask: api + "STREAM.MSG.GET.KV_" + o.Bucket, nc: nc, timeout: o.Timeout}, nil
 }
 
 // A bucket's keys are subjects: parts are set apart by dots there, and = stands for a dot, which no key of ours holds.
@@ -96,14 +105,58 @@ func (s *Store) Get(ctx context.Context, key string) (state.Entry, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	e, err := again(ctx, func(ctx context.Context) (jetstream.KeyValueEntry, error) {
-		return s.kv.Get(ctx, toBucket.Replace(key))
-	})
-	if err != nil {
+	m, err := again(ctx, func(ctx context.Context) (message, error) { return s.newest(ctx, toBucket.Replace(key)) })
+	switch {
+	case err != nil:
 		return state.Entry{}, failure("read", key, err)
+	case !m.isValue():
+		return state.Entry{}, fmt.Errorf("%w: %s", state.ErrNotFound, key)
 	}
-	return state.Entry{Key: key, Value: e.Value(), Revision: e.Revision()}, nil
+	return state.Entry{Key: key, Value: m.Data, Revision: m.Seq}, nil
 }
+
+// message is the last one of a key. The zero value is that of a key that never was, or was long ago.
+type message struct {
+	Seq    uint64 `json:"seq"`
+	Header []byte `json:"hdrs"`
+	Data   []byte `json:"data"`
+}
+
+// isValue tells a value from the mark of a deleted key, of which the server makes some by itself. Only marks have headers
+// of these names.
+func (m message) isValue() bool {
+	return m.Seq > 0 && !bytes.Contains(m.Header, []byte("KV-Operation:")) && !bytes.Contains(m.Header, []byte(jetstream.MarkerReasonHeader+":"))
+}
+
+// newest asks the leader of the bucket's stream, who has all that was confirmed. The bucket's own Get would be answered by
+// any replica, and one that is behind makes what an instance has just written look like another's, or undone.
+func (s *Store) newest(ctx context.Context, k string) (message, error) {
+	which, err := json.Marshal(map[string]string{"last_by_subj": s.subject(k)})
+	if err != nil {
+		return message{}, err
+	}
+	answer, err := s.nc.RequestWithContext(ctx, s.ask, which)
+	if err != nil {
+		return message{}, err
+	}
+	var got struct {
+		Message message             `json:"message"`
+		Error   *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &got); err != nil {
+		return message{}, fmt.Errorf("read the server's answer: %w", err)
+	}
+	switch {
+	case got.Error != nil && got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return message{}, nil
+	case got.Error != nil:
+		return message{}, got.Error
+	}
+	return got.Message, nil
+}
+
+// subject is where a key's values lie, given as the bucket has it.
+func (s *Store) subject(k string) string { return "$KV." + s.kv.Bucket() + "." + k }
 
 // Put implements state.Store. A value may be as large as a message of the server, 1 MiB by default.
 func (s *Store) Put(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
@@ -136,7 +189,15 @@ func (s *Store) put(ctx context.Context, key string, value []byte, rev uint64) (
 	case state.AnyRevision:
 		return s.kv.Put(ctx, k, value)
 	case 0:
-		return s.kv.Create(ctx, k, value)
+		written, err := s.kv.Update(ctx, k, value, 0)
+		if !errors.Is(failure("write", key, err), state.ErrConflict) {
+			return written, err
+		}
+		m, gerr := s.newest(ctx, k)
+		if gerr != nil || m.isValue() {
+			return 0, err
+		}
+		return s.kv.Update(ctx, k, value, m.Seq) // over the mark of a deleted key
 	}
 	// A deleted key has a revision in the bucket, its mark's, but none for us; so only a mark could match here, and nobody
 	// is ever told a mark's revision.
@@ -152,12 +213,12 @@ func (s *Store) Delete(ctx context.Context, key string, rev uint64) error {
 	defer cancel()
 	if rev == 0 || rev == state.AnyRevision {
 		// Nothing there: no need for a mark.
-		_, err := s.kv.Get(ctx, toBucket.Replace(key))
+		m, err := s.newest(ctx, toBucket.Replace(key))
 		switch {
-		case errors.Is(err, jetstream.ErrKeyNotFound):
-			return nil
 		case err != nil:
 			return failure("delete", key, err)
+		case !m.isValue():
+			return nil
 		case rev == 0:
 			return fmt.Errorf("%w: %s", state.ErrConflict, key)
 		}
@@ -187,65 +248,36 @@ func (s *Store) List(ctx context.Context, prefix string) ([]state.Entry, error) 
 	return again(ctx, func(ctx context.Context) ([]state.Entry, error) { return s.list(ctx, prefix, filter) })
 }
 
+// list asks the leader for the keys and then for each value: a consumer, which would bring them all, may be on a replica
+// that is behind.
 func (s *Store) list(ctx context.Context, prefix, filter string) ([]state.Entry, error) {
-	found, err := s.watch(ctx, filter)
+	info, err := s.stream.Info(ctx, jetstream.WithSubjectFilter(s.subject(filter)))
 	if err != nil {
 		return nil, failure("list", prefix, err)
-	}
-	// Who is replaced while the watch is on its way may come behind the end of what was there, and be missing. The end
-	// cannot tell: it is counted by the server, a moment late. So the keys themselves are asked for.
-	all := "$KV." + s.kv.Bucket() + "."
-	info, err := s.stream.Info(ctx, jetstream.WithSubjectFilter(all+filter))
-	if err != nil {
-		return nil, failure("list", prefix, err)
-	}
-	for subject := range info.State.Subjects {
-		k := strings.TrimPrefix(subject, all)
-		if _, ok := found[k]; ok || !strings.HasPrefix(fromBucket.Replace(k), prefix) {
-			continue
-		}
-		e, err := s.kv.Get(ctx, k)
-		switch {
-		case err == nil:
-			found[k] = e
-		case !errors.Is(err, jetstream.ErrKeyNotFound): // deleted by now
-			return nil, failure("list", prefix, err)
-		}
 	}
 	var list []state.Entry
-	for k, e := range found {
-		if key := fromBucket.Replace(k); e.Operation() == jetstream.KeyValuePut && strings.HasPrefix(key, prefix) {
-			list = append(list, state.Entry{Key: key, Value: e.Value(), Revision: e.Revision()})
+	for subject := range info.State.Subjects {
+		if key := fromBucket.Replace(strings.TrimPrefix(subject, s.subject(""))); strings.HasPrefix(key, prefix) {
+			list = append(list, state.Entry{Key: key})
 		}
 	}
+	asking, ctx := errgroup.WithContext(ctx)
+	asking.SetLimit(atOnce)
+	for i := range list {
+		asking.Go(func() error {
+			m, err := s.newest(ctx, toBucket.Replace(list[i].Key))
+			if m.isValue() {
+				list[i].Value, list[i].Revision = m.Data, m.Seq
+			}
+			return err
+		})
+	}
+	if err := asking.Wait(); err != nil {
+		return nil, failure("list", prefix, err)
+	}
+	list = slices.DeleteFunc(list, func(e state.Entry) bool { return e.Revision == 0 }) // marks of deleted keys
 	slices.SortFunc(list, func(a, b state.Entry) int { return cmp.Compare(a.Key, b.Key) })
 	return list, nil
-}
-
-// watch gives the newest entry of each key up to the watch's mark, marks of deleted keys too.
-func (s *Store) watch(ctx context.Context, filter string) (map[string]jetstream.KeyValueEntry, error) {
-	w, err := s.kv.Watch(ctx, filter)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = w.Stop() }() // nothing hangs on it: the server forgets a watch whose connection has gone
-	found := make(map[string]jetstream.KeyValueEntry)
-	for {
-		select {
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok && ctx.Err() != nil:
-				return nil, context.Cause(ctx)
-			case !ok:
-				return nil, errors.New("the connection was closed")
-			case e == nil: // all that was there has come
-				return found, nil
-			}
-			found[e.Key()] = e
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
 }
 
 // again asks once more what was not answered, as long as the context lasts: while a cluster chooses who leads, a question

@@ -2,10 +2,13 @@ package natsstate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -28,21 +31,107 @@ func serve(t testing.TB, dir string) *embedded.Server {
 
 func open(t testing.TB, s *embedded.Server) *Store {
 	t.Helper()
+	return openReplicas(t, s, 1)
+}
+
+func openReplicas(t testing.TB, s *embedded.Server, replicas int) *Store {
+	t.Helper()
 	nc, err := s.Connect()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	st, err := Open(t.Context(), nc, Options{})
-	if err != nil {
-		t.Fatal(err)
+	for end := time.Now().Add(time.Minute); ; {
+		st, err := Open(t.Context(), nc, Options{Replicas: replicas})
+		if err == nil {
+			return st
+		}
+		if replicas == 1 || time.Now().After(end) { // members may still be finding each other
+			t.Fatal(err)
+		}
+		<-time.After(100 * time.Millisecond)
 	}
-	return st
 }
 
 func TestStore(t *testing.T) {
 	s := serve(t, t.TempDir())
 	statetest.Run(t, func(t testing.TB) state.Store { return open(t, s) })
+}
+
+// TestCluster: the promises hold for every member, also for those that are behind the one that leads.
+func TestCluster(t *testing.T) {
+	servers := cluster(t)
+	var next atomic.Int64
+	statetest.Run(t, func(t testing.TB) state.Store {
+		return openReplicas(t, servers[next.Add(1)%int64(len(servers))], len(servers))
+	})
+	t.Run("own writes are seen", func(t *testing.T) {
+		for i, server := range servers {
+			st := openReplicas(t, server, len(servers))
+			key := fmt.Sprintf("own/%d", i)
+			var rev uint64
+			for n := range 100 {
+				var err error
+				if rev, err = st.Put(t.Context(), key, fmt.Append(nil, n), rev); err != nil {
+					t.Fatalf("member %d, write %d: %v", i, n, err)
+				}
+				if e, err := st.Get(t.Context(), key); err != nil || e.Revision != rev {
+					t.Fatalf("member %d wrote revision %d and reads %d, %v", i, rev, e.Revision, err)
+				}
+				if l, err := st.List(t.Context(), "own/"); err != nil || len(l) != i+1 || l[i].Revision != rev {
+					t.Fatalf("member %d wrote revision %d and lists %+v, %v", i, rev, l, err)
+				}
+				if n%10 == 9 {
+					if err := st.Delete(t.Context(), key, state.AnyRevision); err != nil {
+						t.Fatalf("member %d, delete %d: %v", i, n, err)
+					}
+					if e, err := st.Get(t.Context(), key); !errors.Is(err, state.ErrNotFound) {
+						t.Fatalf("member %d deleted the key and reads revision %d, %v", i, e.Revision, err)
+					}
+					rev = 0
+				}
+			}
+			if _, err := st.Put(t.Context(), key, nil, state.AnyRevision); err != nil { // for the next member's list
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// cluster is three members on loopback.
+func cluster(t testing.TB) []*embedded.Server {
+	t.Helper()
+	listeners := make([]net.Listener, 3) // all at once, so that no port comes twice
+	members := make([]string, len(listeners))
+	for i := range listeners {
+		var err error
+		if listeners[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		members[i] = listeners[i].Addr().String()
+	}
+	for _, l := range listeners {
+		l.Close()
+	}
+	servers := make([]*embedded.Server, len(members))
+	errs := make([]error, len(members))
+	var wg sync.WaitGroup
+	for i := range members { // each waits for the others
+		wg.Go(func() {
+			servers[i], errs[i] = embedded.Start(t.Context(), embedded.Options{
+				Dir: t.TempDir(), StartTimeout: time.Minute,
+				Cluster: &embedded.Cluster{Members: members, Self: members[i], Secret: "0123456789abcdef"},
+			})
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range servers {
+		t.Cleanup(func() { s.Close(context.Background()) })
+	}
+	return servers
 }
 
 func TestKeptOverRestart(t *testing.T) {
