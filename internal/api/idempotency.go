@@ -155,12 +155,12 @@ func (k *kept) write(p []byte) {
 	k.answer.Body = append(k.answer.Body, p...)
 }
 
-// result is what to remember: success and what the caller did wrong, but not a failure of ours or of the upstream, so
-// that a repetition tries again. An answer too large to keep is remembered by a problem that says so, rather than
+// result is what to remember: success and what the caller did wrong, but not a failure of ours or of the upstream, nor what
+// passes by itself, so that a repetition tries again. An answer too large to keep is remembered by a problem that says so, rather than
 // doing the work twice.
 func (k *kept) result() *Answer {
 	switch {
-	case k.answer.Status == 0 || k.answer.Status >= 500 || k.answer.Status == http.StatusRequestTimeout:
+	case k.answer.Status == 0 || k.answer.Status >= 500 || k.answer.Status == http.StatusRequestTimeout, k.answer.Header.Get("Retry-After") != "":
 		return nil
 	case k.full:
 		return &Answer{Status: http.StatusConflict}

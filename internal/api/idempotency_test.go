@@ -88,6 +88,25 @@ func TestFailureIsNotKept(t *testing.T) {
 	}
 }
 
+// TestWhatPassesIsNotKept: an answer that says when to come back is not what the caller then gets again.
+func TestWhatPassesIsNotKept(t *testing.T) {
+	held := true
+	svc := &fake{startRun: func() (Run, bool, error) {
+		if held {
+			return Run{}, false, &Error{Code: CodeConflict, Detail: "Another instance holds the lease.", RetryAfter: time.Second}
+		}
+		return exampleRunning(), true, nil
+	}}
+	h := newHandler(t, svc, Options{})
+	if w := do(h, "POST", "/v1/pipelines/orders/runs", "", "Idempotency-Key: a"); w.Code != 409 || w.Header().Get("Retry-After") == "" {
+		t.Fatalf("first = %d %v", w.Code, w.Header())
+	}
+	held = false
+	if w := do(h, "POST", "/v1/pipelines/orders/runs", "", "Idempotency-Key: a"); w.Code >= 300 || w.Header().Get("Idempotent-Replayed") != "" {
+		t.Errorf("second = %d %v, want the run started", w.Code, w.Header())
+	}
+}
+
 // TestPanicIsNotKept: a repetition after a panic is not stuck waiting for an answer that never comes.
 func TestPanicIsNotKept(t *testing.T) {
 	panics := true

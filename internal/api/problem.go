@@ -55,7 +55,7 @@ func kinds() []kind {
 		{CodeOverloaded, 503, "Too many requests at once", "Come back after Retry-After."},
 		{CodeStopping, 503, "This instance is stopping", "Try again: another instance, or this one after its restart, will answer."},
 		{CodeNotReady, 503, "Not ready", "The detail says what is missing."},
-		{CodeTimeout, 504, "The third-party API was too slow", "The time for the request ran out. It may work again later."},
+		{CodeTimeout, 504, "The time for the request ran out", "Mostly the third-party API was too slow. It may work again later."},
 	}
 }
 

@@ -8,10 +8,10 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-const (
-	mostWait        = 5 * time.Minute
-	mostReceiveWait = time.Minute
-)
+// MostReceiveWait is how long a receive may wait for the first record, on top of server.request_timeout.
+const MostReceiveWait = time.Minute
+
+const mostWait = 5 * time.Minute
 
 // WaitQuery is the parameter of operations that can answer later.
 type WaitQuery struct {

@@ -76,7 +76,7 @@ func (h *Handler) registerTopics(rt *router) {
 		if req.Limit == 0 {
 			req.Limit = 10
 		}
-		wait, why := duration(req.Wait, mostReceiveWait)
+		wait, why := duration(req.Wait, MostReceiveWait)
 		if why != "" {
 			return nil, invalid("body.wait", why)
 		}

@@ -18,7 +18,7 @@ const (
 
 // errNotAlone ends a replay or discard of which it is not sure any more that it is the only one.
 var errNotAlone = &api.Error{
-	Code:   api.CodeConflict,
+	Code: api.CodeConflict, RetryAfter: time.Second,
 	Detail: "the state store was out of reach for so long that another instance may take dead letters out of this topic by now; what was done stays, do the rest again",
 }
 
@@ -30,14 +30,14 @@ func (a *App) alone(ctx context.Context, topic string, f func(context.Context) e
 	case turn <- struct{}{}:
 		defer func() { <-turn }()
 	case <-ctx.Done():
-		return problem(fmt.Errorf("wait for another replay or discard of topic %q: %w", topic, context.Cause(ctx)))
+		return notYet(topic, context.Cause(ctx))
 	}
 	if a.letters == nil {
 		return f(ctx)
 	}
 	lease, err := a.lettersLease(ctx, topic)
 	if err != nil {
-		return problem(fmt.Errorf("wait for another replay or discard of topic %q: %w", topic, err))
+		return notYet(topic, err)
 	}
 	held, cancel := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
@@ -62,6 +62,15 @@ func (a *App) alone(ctx context.Context, topic string, f func(context.Context) e
 		a.log.Warn("cannot give back the lease of dead letters; others wait until it runs out", "topic", topic, "error", err)
 	}
 	return err
+}
+
+// notYet says that another one is at the dead letters still.
+func notYet(topic string, err error) error {
+	err = fmt.Errorf("wait for another replay or discard of topic %q: %w", topic, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &api.Error{Code: api.CodeConflict, Detail: "another replay or discard of these dead letters is under way; try again when it is done", RetryAfter: 5 * time.Second, Err: err}
+	}
+	return problem(err)
 }
 
 // lettersLease asks for the lease until it is free or ctx ends.

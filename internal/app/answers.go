@@ -26,14 +26,14 @@ const (
 
 // sharedAnswers is api.Idempotency over the state store: a key that was answered by one instance is not worked on by
 // another. A claim whose instance has died is taken over once it has stood for longer than a request may take, as counted
-// by who waits.
+// by who waits; starting a run may take longer, and is joined to the run when it is done once more.
 type sharedAnswers struct {
 	store   state.Store
 	patient time.Duration
 }
 
 func newSharedAnswers(store state.Store, requestTimeout time.Duration) *sharedAnswers {
-	return &sharedAnswers{store: store, patient: requestTimeout + 15*time.Second}
+	return &sharedAnswers{store: store, patient: requestTimeout + api.MostReceiveWait + 15*time.Second}
 }
 
 // keptAnswer is what lies in the store: a claim, and later its answer.

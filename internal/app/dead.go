@@ -70,7 +70,7 @@ func (a *App) Replay(ctx context.Context, pipeline string, positions []int64) (a
 	err := a.takeOut(ctx, pipeline, positions, func(ctx context.Context, p *pipe, letters []record.Record) ([]bool, error) {
 		return a.carryAgain(ctx, p, letters, &out)
 	})
-	return out, err
+	return out, soFar(err, out.Read)
 }
 
 // Discard takes dead letters out for good.
@@ -80,7 +80,18 @@ func (a *App) Discard(ctx context.Context, pipeline string, positions []int64) (
 		out.Discarded += len(letters)
 		return make([]bool, len(letters)), nil
 	})
-	return out, err
+	return out, soFar(err, out.Discarded)
+}
+
+// soFar adds to an error how far the work had come, since its counters are not told beside it.
+func soFar(err error, done int) error {
+	var known *api.Error
+	if done == 0 || !errors.As(err, &known) {
+		return err
+	}
+	more := *known
+	more.Detail += fmt.Sprintf("; %d dead letters had been gone through by then, of which the last ones may be there still; the same request goes on with the rest", done)
+	return &more
 }
 
 // settle does what is to be done with a batch of letters before they are taken out, and says which of them stay.

@@ -363,7 +363,8 @@ func TestReplaysWaitForEachOther(t *testing.T) {
 			<-g.inside
 			short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			if out, err := b.Replay(short, "p", nil); !errors.Is(err, context.DeadlineExceeded) || out.Read != 0 {
+			var known *api.Error
+			if out, err := b.Replay(short, "p", nil); !errors.As(err, &known) || known.Code != api.CodeConflict || known.RetryAfter == 0 || out.Read != 0 {
 				t.Errorf("replayed %+v, %v; want it to wait", out, err)
 			}
 			if out, err := b.Discard(short, "other", nil); !errors.Is(err, context.DeadlineExceeded) || out.Discarded != 0 {
@@ -381,6 +382,47 @@ func TestReplaysWaitForEachOther(t *testing.T) {
 				t.Errorf("%d records, %v; want each letter once", s.Records, err)
 			}
 		})
+	}
+}
+
+// failsSecond is a queue out of which letters can be taken once.
+type failsSecond struct {
+	window
+	times int
+}
+
+func (f *failsSecond) Remove(ctx context.Context, topic string, positions ...int64) error {
+	if f.times++; f.times > 1 {
+		return context.DeadlineExceeded
+	}
+	return f.window.Remove(ctx, topic, positions...)
+}
+
+// TestHowFarItCame: what ends in the middle says how much is done.
+func TestHowFarItCame(t *testing.T) {
+	a := openApp(t, deadConfig)
+	var letters []record.Record
+	for i := range deadBatch + 20 {
+		letters = append(letters, letter("p", fmt.Sprint(i), `{}`))
+	}
+	if err := a.queue.Publish(t.Context(), "p.dead", letters); err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func() error{
+		"replay":  func() error { _, err := a.Replay(t.Context(), "p", nil); return err },
+		"discard": func() error { _, err := a.Discard(t.Context(), "p", nil); return err },
+	} {
+		q := a.queue
+		a.queue = &failsSecond{window: window{q}}
+		err := f()
+		a.queue = q
+		var known *api.Error
+		if !errors.As(err, &known) || known.Code != api.CodeTimeout || !strings.Contains(known.Detail, " dead letters had been gone through") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := a.queue.Publish(t.Context(), "p.dead", letters); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

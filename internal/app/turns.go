@@ -14,10 +14,17 @@ import (
 
 // sharedTurns keeps the rates of third-party APIs over all instances: one key for each host says from when on its turns
 // are free (the generic cell rate algorithm, ITU-T I.371, with the moment kept in the store). Clocks of instances that lie
-// apart make the rate lower by as much, never higher.
+// apart make all wait for as long, and never make the rate higher, up to turnsApart.
 type sharedTurns struct{ store state.Store }
 
 const turnsPrefix = "rates/"
+
+// Turns that are taken so far ahead that neither this many callers before nor clocks this far apart explain it were taken
+// by an instance whose clock was wrong: nobody waits for those.
+const (
+	turnsWaiting = 4096 // what four instances work on at once (server.in_flight)
+	turnsApart   = 5 * time.Minute
+)
 
 type freeFrom struct {
 	From time.Time `json:"from"`
@@ -44,7 +51,7 @@ func (t sharedTurns) Reserve(ctx context.Context, host string, n int, interval t
 			}
 		}
 		first := time.Now().UTC().Round(0)
-		if free.From.After(first) {
+		if ahead := free.From.Sub(first); ahead > 0 && ahead <= turnsApart+turnsWaiting*interval {
 			first = free.From
 		}
 		value, err := json.Marshal(freeFrom{first.Add(time.Duration(n) * interval)})

@@ -113,7 +113,7 @@ func (q *Queue) Publish(ctx context.Context, topic string, batch []record.Record
 		return nil
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("publish to %s: nothing written: %w", topic, context.Cause(ctx))
+		return givenUp(ctx, topic)
 	}
 	if _, ok := q.known.Load(topic); !ok {
 		return q.through(ctx, topic, batch)
@@ -199,9 +199,18 @@ func (q *Queue) append(ctx context.Context, topic string, records []record.Recor
 	case <-ctx.Done():
 	}
 	if q.takeBack(c) {
-		return fmt.Errorf("publish to %s: nothing written: %w", topic, context.Cause(ctx))
+		return givenUp(ctx, topic)
 	}
 	return <-c.done // the sync under way ends soon, and then the outcome is known
+}
+
+// givenUp is the error of a call whose context ended before it was written. Out of time means that the queue was too slow.
+func givenUp(ctx context.Context, topic string) error {
+	err := fmt.Errorf("publish to %s: nothing written: %w", topic, context.Cause(ctx))
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+	}
+	return err
 }
 
 func (q *Queue) enqueue(ctx context.Context, c *call) error {
@@ -218,7 +227,7 @@ func (q *Queue) enqueue(ctx context.Context, c *call) error {
 		select {
 		case <-change:
 		case <-ctx.Done():
-			return fmt.Errorf("publish to %s: nothing written: %w", c.topic, context.Cause(ctx))
+			return givenUp(ctx, c.topic)
 		}
 	}
 }
