@@ -115,6 +115,9 @@ func TestOrigins(t *testing.T) {
 		{"reset from another site", public, "DELETE", "/v1/pipelines/orders/cursor", "x", []string{"Sec-Fetch-Site: cross-site"}, true},
 		{"GET /process from another site", local, "GET", "/process", "localhost:8080", []string{"Sec-Fetch-Site: cross-site"}, true},
 		{"GET /process typed into a browser", local, "GET", "/process", "localhost:8080", []string{"Sec-Fetch-Site: none"}, false},
+		{"GET /process for a page of another origin, by an old browser", local, "GET", "/process", "localhost:8080", []string{"Origin: http://evil.example"}, true},
+		{"GET /process for a page without an origin", local, "GET", "/process", "localhost:8080", []string{"Origin: null"}, true},
+		{"GET /process by its own page", local, "GET", "/process", "localhost:8080", []string{"Origin: http://localhost:8080"}, false},
 		{"a look from another site", local, "GET", "/v1/pipelines", "localhost:8080", []string{"Sec-Fetch-Site: cross-site"}, false},
 		{"the page itself, linked from elsewhere", local, "GET", "/docs", "localhost:8080", []string{"Sec-Fetch-Site: cross-site"}, false},
 

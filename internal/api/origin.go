@@ -49,9 +49,9 @@ func (o *origins) check(r *http.Request, runs bool) *Problem {
 		return newProblem(CodeOriginRefused, "A page of another origin may not change anything here.")
 	}
 	if runs {
-		switch r.Header.Get("Sec-Fetch-Site") {
-		case "", "same-origin", "none":
-		default:
+		writes := *r
+		writes.Method = http.MethodPost // safe ones are let pass
+		if err := o.cross.Check(&writes); err != nil {
 			return newProblem(CodeOriginRefused, "A page of another origin may not run a pipeline.")
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -51,12 +52,12 @@ type folder struct {
 // used is an *EnvironmentError.
 func hold(path, command string) (*folder, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, &EnvironmentError{fmt.Errorf("make data folder: %w; choose another with --data", err)}
+		return nil, &EnvironmentError{fmt.Errorf("make data folder: %w; %s", err, wayOut(err))}
 	}
 	lock := flock.New(filepath.Join(path, "ferry.lock"))
 	got, err := lock.TryLock()
 	if err != nil {
-		return nil, &EnvironmentError{fmt.Errorf("lock data folder %s: %w; choose another with --data", path, err)}
+		return nil, &EnvironmentError{fmt.Errorf("lock data folder %s: %w; %s", path, err, wayOut(err))}
 	}
 	if !got {
 		by, err := Holder(path)
@@ -75,6 +76,15 @@ func hold(path, command string) (*folder, error) {
 	return f, nil
 }
 
+// wayOut says what to do about a folder that cannot be used. On a full disk another folder would be the wrong way: it
+// holds neither the records nor the cursors.
+func wayOut(err error) string {
+	if errors.Is(err, syscall.ENOSPC) {
+		return "free some space"
+	}
+	return "choose another data folder with --data"
+}
+
 // announce writes who holds the folder, and where its API is.
 func (f *folder) announce(url string) error {
 	f.self.URL = url
@@ -83,7 +93,7 @@ func (f *folder) announce(url string) error {
 		return fmt.Errorf("write instance file: %w", err)
 	}
 	if err := atomicfile.Write(filepath.Join(f.path, "instance.json"), b); err != nil {
-		return &EnvironmentError{fmt.Errorf("write instance file: %w; choose another data folder with --data", err)}
+		return &EnvironmentError{fmt.Errorf("write instance file: %w; %s", err, wayOut(err))}
 	}
 	return nil
 }
@@ -93,7 +103,7 @@ func (f *folder) id() (string, error) {
 	name := filepath.Join(f.path, "id")
 	b, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", &EnvironmentError{fmt.Errorf("read id of data folder: %w; choose another with --data", err)}
+		return "", &EnvironmentError{fmt.Errorf("read id of data folder: %w; %s", err, wayOut(err))}
 	}
 	if id := strings.TrimSpace(string(b)); id != "" {
 		return id, nil
@@ -101,7 +111,7 @@ func (f *folder) id() (string, error) {
 	// An empty one names nothing: two folders that have it would pass for one queue.
 	id := strings.ToLower(rand.Text())
 	if err := atomicfile.Write(name, []byte(id)); err != nil {
-		return "", &EnvironmentError{fmt.Errorf("write id of data folder: %w; choose another with --data", err)}
+		return "", &EnvironmentError{fmt.Errorf("write id of data folder: %w; %s", err, wayOut(err))}
 	}
 	return id, nil
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -89,5 +90,15 @@ func TestFolderID(t *testing.T) {
 	}
 	if again, err := f.id(); err != nil || again != id {
 		t.Errorf("id %q, %v the second time; %q the first", again, err, id)
+	}
+}
+
+// TestFullDiskKeepsTheFolder: nobody is sent away from a folder that holds their records because its disk is full.
+func TestFullDiskKeepsTheFolder(t *testing.T) {
+	if way := wayOut(&os.PathError{Op: "write", Err: syscall.ENOSPC}); strings.Contains(way, "--data") || !strings.Contains(way, "space") {
+		t.Errorf("the way out is to %s", way)
+	}
+	if way := wayOut(os.ErrPermission); !strings.Contains(way, "--data") {
+		t.Errorf("the way out is to %s", way)
 	}
 }

@@ -118,6 +118,30 @@ pipelines:
 	}
 }
 
+// TestCursorGoesBackAsItWasShown: set takes what get has printed, with --json too.
+func TestCursorGoesBackAsItWasShown(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "ferry.yaml")
+	if err := os.WriteFile(file, []byte(`
+pipelines:
+  orders:
+    source: {base: "mock:", get: /v1/orders, query: {count: "5"}, records: ".data[]", key: .id, paginate: auto}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	call := func(args ...string) string {
+		return strings.TrimSpace(string(ferry(t, 0, append(args, "-c", file, "--data", filepath.Join(dir, "data"))...)))
+	}
+	call("run", "orders")
+	was := call("cursor", "get", "orders")
+	for _, shown := range []string{was, call("cursor", "get", "orders", "--json")} {
+		call("cursor", "reset", "orders")
+		if now := call("cursor", "set", "orders", shown); now != was || was == "null" {
+			t.Errorf("set to %s, it is %s; want %s", shown, now, was)
+		}
+	}
+}
+
 // TestCutDeadLettersStay: of what is too large only the beginning is there, so a replay leaves it and says so. To discard
 // it is another thing.
 func TestCutDeadLettersStay(t *testing.T) {

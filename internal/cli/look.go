@@ -185,7 +185,12 @@ func (c *command) cursorCommand() *cobra.Command {
 				if !json.Valid([]byte(args[1])) {
 					return api.Cursor{}, usage("cursor set: %q is not JSON; use what `ferry cursor get` has printed", args[1])
 				}
-				return s.SetCursor(ctx, args[0], json.RawMessage(args[1]))
+				value := json.RawMessage(args[1])
+				var shown api.Cursor // as get prints it with --json
+				if json.Unmarshal(value, &shown) == nil && shown.Pipeline != "" {
+					value = shown.Cursor
+				}
+				return s.SetCursor(ctx, args[0], value)
 			}, show),
 		},
 		&cobra.Command{
