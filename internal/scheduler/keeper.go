@@ -102,14 +102,11 @@ func (p *pipeline) plan(m mark, pause pause, now time.Time) time.Time {
 		return time.Time{}
 	}
 	at := tick.Add(jitter(p.Name, tick, p.Jitter))
-	switch {
-	case m.RetryAt == nil:
-	case m.Cut && m.RetryAt.After(pause.Since): // nothing is made up for a pause
-		at = *m.RetryAt
-	default:
-		at = latest(at, *m.RetryAt)
+	hold := m.hold(now)
+	if m.Cut && hold.After(pause.Since) { // nothing is made up for a pause
+		return utc(hold)
 	}
-	return utc(at)
+	return utc(latest(at, hold))
 }
 
 // nextTick is the first tick that is not dealt with.
@@ -204,7 +201,7 @@ func (s *Scheduler) open(ctx context.Context, p *pipeline, trigger string, sched
 	if scheduled != nil {
 		at := p.plan(m, *scheduled, utc(now))
 		due := !at.IsZero() && !at.After(now)
-		resume := cut && !at.IsZero() && p.Missed != MissedSkip && (m.RetryAt == nil || !m.RetryAt.After(now))
+		resume := cut && !at.IsZero() && p.Missed != MissedSkip && !m.hold(now).After(now)
 		if !due && !resume {
 			return nil, Info{}, errNotDue
 		}
@@ -410,6 +407,15 @@ func (m *mark) through(schedule Schedule, now time.Time) {
 	case m.Tick.Before(now) || m.Tick.After(now.Add(clockTolerance)):
 		m.Tick = schedule.Floor(m.Tick, now)
 	}
+}
+
+// hold is the RetryAt that holds, or the zero time: one further away than it can have been put was put there by a clock
+// that has been set back since.
+func (m mark) hold(now time.Time) time.Time {
+	if m.RetryAt == nil || m.RetryAt.After(now.Add(maxHold+clockTolerance)) {
+		return time.Time{}
+	}
+	return *m.RetryAt
 }
 
 func latest(a, b time.Time) time.Time {

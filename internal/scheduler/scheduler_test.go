@@ -137,6 +137,35 @@ func TestClockSetBack(t *testing.T) {
 	})
 }
 
+// What a rate-limited run put on record while the clock was ahead does not hold the schedule back until then.
+func TestRetryAtOfAClockSetBack(t *testing.T) {
+	const ahead = 8760 * time.Hour
+	for name, tt := range map[string]struct {
+		ahead   time.Duration // of the tick
+		retryAt time.Duration
+		cut     bool // the run was cut off as well, and settled
+		open    bool // or nobody has settled it yet
+		want    []float64
+	}{
+		"a year ahead":          {ahead: ahead, retryAt: ahead + time.Hour, want: []float64{10, 70}},
+		"a year ahead, cut off": {ahead: ahead, retryAt: ahead + time.Hour, cut: true, want: []float64{10, 70}},
+		"a year ahead, open":    {ahead: ahead, retryAt: ahead + time.Hour, open: true, want: []float64{0, 10, 70}},
+		"within the tolerance":  {retryAt: maxHold + clockTolerance, want: []float64{24*60 + 5, 24*60 + 10}}, // may be a good clock's,
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				store, r := newMemory(), newRunner(t, nil)
+				start := time.Now()
+				retryAt := utc(start.Add(tt.retryAt))
+				prime(t, store, mark{Tick: utc(start.Add(tt.ahead + 10*time.Minute)), Run: "gone", RetryAt: &retryAt, Cut: tt.cut, Open: tt.open})
+				begin(t, Config{Runner: r, Store: store, Pipelines: []Pipeline{{Name: "orders", Every: time.Hour}}})
+				pass(time.Duration(tt.want[len(tt.want)-1]+1) * time.Minute)
+				wantTimes(t, r, start, tt.want...)
+			})
+		})
+	}
+}
+
 func TestJitterDelaysButKeepsTheGrid(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		start := time.Now()
