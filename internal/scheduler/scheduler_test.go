@@ -166,6 +166,37 @@ func TestRetryAtOfAClockSetBack(t *testing.T) {
 	}
 }
 
+// Through a moment of a clock that was ahead nothing is dealt with: no run gets past it, and each tick would be run again
+// and again.
+func TestResumedBeforeTheClockWasSetBack(t *testing.T) {
+	for name, since := range map[string]func(*pipeline, *pause, time.Time){
+		"resumed": func(_ *pipeline, w *pause, ahead time.Time) { w.Since = ahead },
+		"started": func(p *pipeline, _ *pause, ahead time.Time) { p.since = ahead },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				store, r := newMemory(), newRunner(t, takes(time.Second))
+				start := time.Now()
+				ahead := utc(start.AddDate(1, 0, 0))
+				prime(t, store, mark{Tick: utc(start)})
+				s, err := New(Config{Runner: r, Store: store, Instance: "one", Pipelines: []Pipeline{{Name: "orders", Every: time.Hour, Missed: MissedSkip}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				w := pause{}
+				since(s.pipelines["orders"], &w, ahead)
+				if _, err := s.records.put(t.Context(), prefixPause+"orders", w, 0); err != nil {
+					t.Fatal(err)
+				}
+				s.wg.Go(func() { s.keep(t.Context(), s.pipelines["orders"]) }) // as Start does, which would look at the clock
+				defer stop(t, s)
+				pass(2*time.Hour + 10*time.Minute)
+				wantTimes(t, r, start, 60, 120)
+			})
+		})
+	}
+}
+
 func TestJitterDelaysButKeepsTheGrid(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		start := time.Now()
