@@ -541,6 +541,71 @@ func TestHistoryIsBounded(t *testing.T) {
 	})
 }
 
+// history puts runs on record that started a minute apart, the first of them at that time.
+func history(t *testing.T, store *memory, first time.Time, n int) {
+	t.Helper()
+	for i := range n {
+		at := utc(first.Add(time.Duration(i) * time.Minute))
+		if err := (records{store}).putRun(t.Context(), Run{ID: newID(at), Pipeline: "orders", Status: Succeeded, Started: at, Ended: &at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A full history of a time when the clock was ahead makes room for the runs of now, and does not stand before them.
+func TestHistoryOfAClockSetBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		start := time.Now()
+		store, r := newMemory(), newRunner(t, func(context.Context, Info) (Outcome, error) { return Outcome{}, errors.New("502") })
+		history(t, store, start.AddDate(1, 0, 0), History)
+		s := begin(t, Config{Runner: r, Store: store, Pipelines: []Pipeline{{Name: "orders", Every: time.Hour}}})
+		pass(48*time.Hour + time.Minute)
+		runs, err := s.List(t.Context(), "orders", History)
+		if err != nil || len(runs) != History || r.count() != 49 {
+			t.Fatalf("%d runs listed, %v, %d ran", len(runs), err, r.count())
+		}
+		for i, run := range runs {
+			if want := start.Add(time.Duration(48-i) * time.Hour); i < 49 && !run.Started.Equal(want) {
+				t.Fatalf("run %d started at %s, want %s", i, run.Started, want)
+			}
+		}
+		if oldest := runs[History-1].Started; oldest.Before(start.AddDate(1, 0, 0).Add(49 * time.Minute)) {
+			t.Errorf("%s is kept, want the oldest of those that are ahead gone first", oldest)
+		}
+		st, err := s.State(t.Context(), "orders")
+		if err != nil || st.LastRun == nil || st.LastRun.ID != runs[0].ID || st.LastRun.Status != Failed {
+			t.Errorf("state = %+v, %v, want the failed run of now", st, err)
+		}
+		if few, err := s.List(t.Context(), "", 1); err != nil || len(few) != 1 || few[0].ID != runs[0].ID {
+			t.Errorf("newest of all = %+v, %v", few, err)
+		}
+	})
+}
+
+// A machine that knows the time only a while after its start takes its history for one of the future, and then its first
+// run for the oldest.
+func TestHistoryOfAClockSetForward(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		history(t, store, time.Now().Add(time.Hour), History)
+		s := begin(t, Config{Runner: newRunner(t, takes(5*time.Hour)), Store: store, Pipelines: []Pipeline{{Name: "orders"}}})
+		run, _, err := s.Trigger(t.Context(), "orders", "request")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass(6 * time.Hour) // nothing of the history is ahead any more
+		if _, err := s.Get(t.Context(), run.ID); err != nil {
+			t.Errorf("the run that has just ended: %v", err)
+		}
+		if st, err := s.State(t.Context(), "orders"); err != nil || st.LastRun == nil || st.LastRun.ID != run.ID {
+			t.Errorf("state = %+v, %v", st, err)
+		}
+		if entries, err := store.List(t.Context(), prefixRuns); err != nil || len(entries) != History {
+			t.Errorf("%d runs kept, %v, want %d", len(entries), err, History)
+		}
+	})
+}
+
 // What lies in the store is read by later versions: a change of this file is a change of format.
 func TestStoredForm(t *testing.T) {
 	bubble(t, func(t *testing.T) {

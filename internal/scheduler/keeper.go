@@ -233,7 +233,7 @@ func (s *Scheduler) settle(ctx context.Context, p *pipeline, m *mark, rev *uint6
 	run, err := s.records.run(ctx, p.Name, m.Run)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
-		runs, err := s.records.runs(ctx, p.Name, 1)
+		runs, err := s.records.runs(ctx, p.Name, 1, time.Now())
 		if err != nil {
 			return err
 		}
@@ -301,7 +301,7 @@ func (s *Scheduler) close(ctx context.Context, p *pipeline, a *active, run Run, 
 	}
 	p.starting.Lock()
 	if p.ended%16 == 0 && err == nil {
-		err = s.records.prune(store, p.Name)
+		err = s.records.prune(store, p.Name, time.Now())
 	}
 	p.ended++
 	p.starting.Unlock()

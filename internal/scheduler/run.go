@@ -47,7 +47,7 @@ type Counters struct {
 
 // Run is one execution of a pipeline. Times are UTC.
 type Run struct {
-	ID       string `json:"run"` // sorts by start
+	ID       string `json:"run"` // sorts by start; see newestFirst
 	Pipeline string `json:"pipeline"`
 	Trigger  string `json:"trigger"` // request, schedule, webhook, cli
 	Status   Status `json:"status"`
@@ -97,6 +97,8 @@ type Outcome struct {
 	RetryAt  time.Time
 }
 
+const idTime = "20060102T150405.000Z"
+
 // newID gives an id that sorts by time: 20261123T061630.123Z-x7f3k.
 func newID(now time.Time) string {
 	const letters = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -105,7 +107,7 @@ func newID(now time.Time) string {
 	for i := range b {
 		b[i] = letters[b[i]%32]
 	}
-	return now.UTC().Format("20060102T150405.000Z") + "-" + string(b[:])
+	return now.UTC().Format(idTime) + "-" + string(b[:])
 }
 
 // active is a run under way on this instance.

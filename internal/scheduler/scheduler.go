@@ -296,7 +296,7 @@ func (s *Scheduler) List(ctx context.Context, pipeline string, limit int) ([]Run
 	if pipeline != "" {
 		limit = min(limit, History)
 	}
-	runs, err := s.records.runs(ctx, pipeline, limit)
+	runs, err := s.records.runs(ctx, pipeline, limit, time.Now())
 	for i := range runs {
 		if a := s.activeByID(runs[i].ID); a != nil {
 			runs[i] = a.snapshot()

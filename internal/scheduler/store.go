@@ -92,7 +92,7 @@ func (s records) putRun(ctx context.Context, r Run) error {
 func runKey(pipeline, id string) string { return prefixRuns + pipeline + "/" + id }
 
 // runs returns the newest limit runs of a pipeline, newest first; pipeline "" means all.
-func (s records) runs(ctx context.Context, pipeline string, limit int) ([]Run, error) {
+func (s records) runs(ctx context.Context, pipeline string, limit int, now time.Time) ([]Run, error) {
 	prefix := prefixRuns
 	if pipeline != "" {
 		prefix += pipeline + "/"
@@ -101,7 +101,7 @@ func (s records) runs(ctx context.Context, pipeline string, limit int) ([]Run, e
 	if err != nil {
 		return nil, fmt.Errorf("list runs: %w", err)
 	}
-	slices.SortFunc(entries, func(a, b state.Entry) int { return strings.Compare(idOf(b.Key), idOf(a.Key)) })
+	newestFirst(entries, now)
 	runs := make([]Run, 0, min(limit, len(entries)))
 	for _, e := range entries[:min(limit, len(entries))] {
 		var r Run
@@ -113,18 +113,43 @@ func (s records) runs(ctx context.Context, pipeline string, limit int) ([]Run, e
 	return runs, nil
 }
 
-// prune removes all but the newest History runs of a pipeline.
-func (s records) prune(ctx context.Context, pipeline string) error {
+// prune removes all but the newest History runs of a pipeline, and never the one that its mark names.
+func (s records) prune(ctx context.Context, pipeline string, now time.Time) error {
 	entries, err := s.store.List(ctx, prefixRuns+pipeline+"/")
 	if err != nil {
 		return fmt.Errorf("list runs: %w", err)
 	}
-	for _, e := range entries[:max(0, len(entries)-History)] {
+	if len(entries) <= History {
+		return nil
+	}
+	m, _, err := s.mark(ctx, pipeline)
+	if err != nil {
+		return err
+	}
+	entries = slices.DeleteFunc(entries, func(e state.Entry) bool { return idOf(e.Key) == m.Run })
+	newestFirst(entries, now)
+	for _, e := range entries[History-1:] {
 		if err := s.store.Delete(ctx, e.Key, state.AnyRevision); err != nil {
 			return fmt.Errorf("delete %s: %w", e.Key, err)
 		}
 	}
 	return nil
+}
+
+// newestFirst sorts runs by their start. Those that lie in the future were made by a clock that has been set back since,
+// and are older than all that have started by the clock of now.
+func newestFirst(entries []state.Entry, now time.Time) {
+	limit := now.Add(clockTolerance).UTC().Format(idTime)
+	slices.SortFunc(entries, func(a, b state.Entry) int {
+		x, y := idOf(a.Key), idOf(b.Key)
+		if ahead := x > limit; ahead != (y > limit) {
+			if ahead {
+				return 1
+			}
+			return -1
+		}
+		return strings.Compare(y, x)
+	})
 }
 
 func (s records) askStop(ctx context.Context, id string) error {
