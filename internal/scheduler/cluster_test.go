@@ -247,6 +247,73 @@ func TestOtherInstancesSeeAndSteerARun(t *testing.T) {
 	})
 }
 
+// However a run ends that somebody wants cancelled, the wish ends with it.
+func TestNoWishToCancelIsLeftBehind(t *testing.T) {
+	tests := []struct {
+		name   string
+		during func(a *instance, store *memory) // after the wish
+		status Status
+	}{
+		{"ended by itself", func(*instance, *memory) {}, Succeeded},
+		{"killed", func(a *instance, _ *memory) { a.link.kill() }, Failed},
+		{"killed before it was on record", func(a *instance, store *memory) {
+			a.link.kill()
+			store.set(func(m *memory) {
+				maps.DeleteFunc(m.entries, func(key string, _ state.Entry) bool { return strings.HasPrefix(key, prefixRuns) })
+			})
+		}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				store := newMemory()
+				a := startInstance(t, store, "a", takes(saveEvery-time.Second), Pipeline{Name: "orders"})
+				run, _, err := a.Trigger(t.Context(), "orders", "request")
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := startInstance(t, store, "b", nil, Pipeline{Name: "orders"})
+				pass(time.Second)
+				if _, err := b.Cancel(t.Context(), run.ID); err != nil {
+					t.Fatal(err)
+				}
+				tt.during(a, store)
+				pass(time.Minute + 2*DefaultTTL)
+				if got, err := b.Get(t.Context(), run.ID); tt.status != "" && (err != nil || got.Status != tt.status) {
+					t.Errorf("run = %+v, %v, want %s", got, err, tt.status)
+				}
+				if left, _ := store.List(t.Context(), prefixStop); len(left) != 0 {
+					t.Errorf("left behind: %v", left)
+				}
+			})
+		})
+	}
+}
+
+// The run ends between the look at it and the wish.
+func TestTheWishToCancelComesTooLate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		a := startInstance(t, store, "a", takes(time.Second), Pipeline{Name: "orders"})
+		run, _, err := a.Trigger(t.Context(), "orders", "request")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := startInstance(t, store, "b", nil, Pipeline{Name: "orders"})
+		b.link.delay = func(key string) {
+			if strings.HasPrefix(key, prefixStop) {
+				pass(2 * time.Second)
+			}
+		}
+		if got, err := b.Cancel(t.Context(), run.ID); err != nil || got.Status != Succeeded {
+			t.Errorf("run = %+v, %v, want it as it has ended", got, err)
+		}
+		if left, _ := store.List(t.Context(), prefixStop); len(left) != 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+}
+
 func TestStopEndsRunsAndTheNextGoesOn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		store := newMemory()

@@ -104,8 +104,9 @@ func (m *memory) set(change func(m *memory)) {
 // dying is one instance's way to the store, which can be cut like by a kill: nothing of the instance arrives any more.
 type dying struct {
 	state.Store
-	mu   sync.Mutex
-	dead bool
+	delay func(key string) // of writes, when not nil
+	mu    sync.Mutex
+	dead  bool
 }
 
 func (d *dying) kill() {
@@ -115,6 +116,9 @@ func (d *dying) kill() {
 }
 
 func (d *dying) Put(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
+	if d.delay != nil {
+		d.delay(key)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.dead {

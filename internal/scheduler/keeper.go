@@ -230,7 +230,8 @@ func (s *Scheduler) open(ctx context.Context, p *pipeline, trigger string, sched
 // settle puts an end on record for a run that its instance could not end itself. What it had committed stays, and the
 // next run goes on from there. Of a run that never came on record the latest before it takes the place.
 func (s *Scheduler) settle(ctx context.Context, p *pipeline, m *mark, rev *uint64) error {
-	run, err := s.records.run(ctx, p.Name, m.Run)
+	id := m.Run
+	run, err := s.records.run(ctx, p.Name, id)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
 		runs, err := s.records.runs(ctx, p.Name, 1, time.Now())
@@ -251,6 +252,9 @@ func (s *Scheduler) settle(ctx context.Context, p *pipeline, m *mark, rev *uint6
 			return err
 		}
 		s.cfg.OnUpdate(run)
+	}
+	if err := s.records.forgetStop(ctx, id); err != nil {
+		return err
 	}
 	m.Open, m.Cut = false, p.Missed != MissedSkip
 	*rev, err = s.records.putMark(ctx, p.Name, *m, *rev)
@@ -296,8 +300,8 @@ func (s *Scheduler) close(ctx context.Context, p *pipeline, a *active, run Run, 
 			return err
 		})
 	}
-	if err == nil && run.Status == Cancelled {
-		err = s.records.forgetStop(store, run.ID)
+	if err == nil {
+		err = s.records.forgetStop(store, run.ID) // it may have been too late for this end
 	}
 	p.starting.Lock()
 	if p.ended%16 == 0 && err == nil {

@@ -313,8 +313,15 @@ func (s *Scheduler) Cancel(ctx context.Context, id string) (Run, error) {
 		return a.snapshot(), nil
 	}
 	run, err := s.Get(ctx, id)
-	if err == nil && run.Status == Running {
-		err = s.records.askStop(ctx, id)
+	if err != nil || run.Status != Running {
+		return run, err
+	}
+	if err := s.records.askStop(ctx, id); err != nil {
+		return run, err
+	}
+	// It may have ended between the two, and then nobody else forgets the wish.
+	if run, err = s.Get(ctx, id); err == nil && run.Status != Running {
+		err = s.records.forgetStop(ctx, id)
 	}
 	return run, err
 }
