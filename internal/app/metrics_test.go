@@ -121,8 +121,9 @@ pipelines:
 func TestCursorAgeAfterARestart(t *testing.T) {
 	a := openApp(t, "\nlisten: 127.0.0.1:0"+deadConfig)
 	now := time.Now().UTC()
-	put := func(id, status string, ago time.Duration, published int) {
+	put := func(status string, ago time.Duration, published int) {
 		t.Helper()
+		id := now.Add(-ago).Format("20060102T150405.000Z") + "-x" // ids sort by time
 		text := fmt.Sprintf(`{"run":%q,"pipeline":"p","status":%q,"started":%q,"ended":%q,"last_progress":%q,"published":%d}`, id, status,
 			now.Add(-ago).Format(time.RFC3339Nano), now.Format(time.RFC3339Nano), now.Add(time.Minute-ago).Format(time.RFC3339Nano), published)
 		if _, err := a.store.Put(t.Context(), "scheduler/runs/p/"+id, []byte(text), 0); err != nil {
@@ -133,8 +134,8 @@ func TestCursorAgeAfterARestart(t *testing.T) {
 		a.recallCursors(t.Context())
 		return time.Duration(metric(t, a, "ferry_cursor_age_seconds", "p") * float64(time.Second)).Round(time.Minute)
 	}
-	put("1", "succeeded", 3*time.Hour, 0)
-	put("2", "failed", time.Hour, 0)
+	put("succeeded", 3*time.Hour, 0)
+	put("failed", time.Hour, 0)
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -144,8 +145,8 @@ func TestCursorAgeAfterARestart(t *testing.T) {
 	if v := metric(t, a, "ferry_cursor_age_seconds", "other"); !math.IsNaN(v) {
 		t.Errorf("age %v of a pipeline without runs", v)
 	}
-	put("3", "failed", 31*time.Minute, 5)
-	put("4", "failed", 20*time.Minute, 0)
+	put("failed", 31*time.Minute, 5)
+	put("failed", 20*time.Minute, 0)
 	if got := age(); got != 30*time.Minute {
 		t.Errorf("age %s, want half an hour: since the last commit", got)
 	}

@@ -237,7 +237,7 @@ func (a *App) openPipeline(name string, cfg config.Pipeline, limiters *source.Li
 func (a *App) openScheduler() error {
 	cfg := scheduler.Config{
 		Runner: runner{a}, Store: a.store, Instance: a.instance(), Logger: a.log, OnUpdate: a.runChanged,
-		LeaseTTL: a.cfg.Lease.D(),
+		LeaseTTL: a.cfg.Lease.D(), Sole: a.sole(),
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.cfg.Pipelines)) {
 		p := a.cfg.Pipelines[name]
@@ -262,9 +262,12 @@ func (a *App) openScheduler() error {
 	return nil
 }
 
+// sole tells whether the state store is this process's alone, as long as it holds the folder.
+func (a *App) sole() bool { return a.folder != nil && !a.shares() }
+
 // instance names this process among those that share a state store.
 func (a *App) instance() string {
-	if a.folder != nil && scheme(a.cfg.State) == "embedded" && a.cluster == nil {
+	if a.sole() {
 		return "local" // one process holds the folder: after a crash the next one takes its leases over at once
 	}
 	// The end is new with every process: one that comes back under its name must not take the leases of the one before

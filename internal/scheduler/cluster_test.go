@@ -183,6 +183,59 @@ func TestRunFencedByAnOutageGoesOn(t *testing.T) {
 }
 
 // Two instances are asked again and again for runs that take next to no time: every caller gets a run.
+// Where nobody else can reach the store, an outage does not end the run, however long.
+func TestSoleRunOutlastsAnOutage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		r := newRunner(t, takes(30*time.Minute))
+		s := begin(t, Config{Pipelines: []Pipeline{{Name: "orders", Every: 2 * time.Hour}}, Runner: r, Store: store, Instance: "local", Sole: true})
+		pass(time.Minute)
+		store.set(func(m *memory) { m.fail = errStore })
+		pass(20 * time.Minute)
+		store.set(func(m *memory) { m.fail = nil })
+		pass(time.Hour)
+		runs, err := s.List(t.Context(), "orders", 10)
+		if err != nil || len(runs) != 1 || runs[0].Status != Succeeded {
+			t.Errorf("runs = %+v, %v, want one that succeeded", runs, err)
+		}
+	})
+}
+
+// An end that could not be put on record is put there before the next run starts, as it was, and is told once.
+func TestEndThatCouldNotBeSaved(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		var mu sync.Mutex
+		ends := map[string]int{}
+		s := begin(t, Config{
+			Pipelines: []Pipeline{{Name: "orders", Every: 2 * time.Hour, Missed: MissedSkip}}, Runner: newRunner(t, takes(30*time.Minute)), Store: store,
+			Instance: "local", Sole: true, OnUpdate: func(r Run) {
+				if r.Ended != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					ends[r.ID]++
+				}
+			},
+		})
+		pass(time.Minute)
+		store.set(func(m *memory) { m.fail = errStore })
+		pass(time.Hour) // the run ends meanwhile
+		store.set(func(m *memory) { m.fail = nil })
+		pass(2 * time.Hour)
+		runs, err := s.List(t.Context(), "orders", 10)
+		if err != nil || len(runs) != 2 || runs[1].Status != Succeeded || runs[1].Reason != "" || runs[1].Ended.Sub(runs[1].Started) != 30*time.Minute {
+			t.Errorf("runs = %+v, %v, want the first as it ended", runs, err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for id, n := range ends {
+			if n != 1 {
+				t.Errorf("the end of run %s was told %d times", id, n)
+			}
+		}
+	})
+}
+
 func TestManyShortRuns(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		store := newMemory()

@@ -244,6 +244,11 @@ func (s *Scheduler) settle(ctx context.Context, p *pipeline, m *mark, rev *uint6
 		}
 	case err != nil:
 		return err
+	case run.Status == Running && p.unsaved != nil && p.unsaved.ID == id:
+		if err := s.records.putRun(ctx, *p.unsaved); err != nil {
+			return err
+		}
+		p.unsaved = nil
 	case run.Status == Running:
 		ended := run.LastProgress
 		run.Status, run.Ended = Failed, &ended
@@ -286,6 +291,7 @@ func (s *Scheduler) close(ctx context.Context, p *pipeline, a *active, run Run, 
 	store, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	err := s.persist(store, func(ctx context.Context) error { return s.records.putRun(ctx, run) })
+	unsaved := err != nil
 	if err == nil && !errors.Is(cause, ErrFenced) { // else the mark is another instance's
 		m := a.mark
 		m.through(p.schedule, *run.Ended)
@@ -308,6 +314,10 @@ func (s *Scheduler) close(ctx context.Context, p *pipeline, a *active, run Run, 
 		err = s.records.prune(store, p.Name, time.Now())
 	}
 	p.ended++
+	p.unsaved = nil
+	if unsaved {
+		p.unsaved = &run
+	}
 	p.starting.Unlock()
 	if rerr := a.lease.Release(store); err == nil {
 		err = rerr

@@ -47,6 +47,7 @@ type StoreLeases struct {
 	owner  string
 	prefix string
 	ttl    time.Duration
+	sole   bool // see NewSoleLeases
 
 	mu   sync.Mutex
 	seen map[string]sighting
@@ -74,6 +75,14 @@ func NewStoreLeases(store state.Store, prefix, owner string, ttl time.Duration) 
 		ttl = DefaultTTL
 	}
 	return &StoreLeases{store: store, owner: owner, prefix: prefix, ttl: ttl, seen: map[string]sighting{}}
+}
+
+// NewSoleLeases is NewStoreLeases over a store that no other process can reach: while it does not answer nobody can take
+// over, so a lease is lost only to somebody else's writing, not to time.
+func NewSoleLeases(store state.Store, prefix, owner string, ttl time.Duration) *StoreLeases {
+	l := NewStoreLeases(store, prefix, owner, ttl)
+	l.sole = true
+	return l
 }
 
 // Acquire implements Leases.
@@ -167,9 +176,11 @@ func (h *held) renew() {
 		next := pause
 		switch err := h.write(); {
 		case err == nil:
-		case errors.Is(err, state.ErrConflict), !time.Now().Before(h.good):
+		case errors.Is(err, state.ErrConflict), !h.leases.sole && !time.Now().Before(h.good):
 			close(h.lost)
 			return
+		case h.leases.sole:
+			next = pause / 5
 		default:
 			// Not reached: try soon again. The reason shows when it lasts, as the run's end "fenced".
 			next = min(pause/5, time.Until(h.good))
@@ -180,9 +191,13 @@ func (h *held) renew() {
 
 // write renews once, within the time that the lease is still good.
 func (h *held) write() error {
-	ctx, cancel := context.WithDeadline(context.Background(), h.good)
-	defer cancel()
 	start := time.Now()
+	until := h.good
+	if h.leases.sole {
+		until = start.Add(h.leases.patience())
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), until)
+	defer cancel()
 	next := h.value
 	next.Beat++
 	rev, err := h.leases.store.Put(ctx, h.key, next.encode(), h.revision)

@@ -174,6 +174,34 @@ func TestLeaseUsurpedIsLost(t *testing.T) {
 	})
 }
 
+// TestSoleLease: what nobody else can take is not lost to time, only to another's writing.
+func TestSoleLease(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := newMemory()
+		lease := acquire(t, NewSoleLeases(store, "l/", "local", 0))
+		store.set(func(m *memory) { m.fail = errStore })
+		pass(20 * DefaultTTL)
+		store.set(func(m *memory) { m.fail = nil })
+		pass(2 * DefaultTTL)
+		if isLost(lease) {
+			t.Error("lost to an outage of the store")
+		}
+		release(t, lease)
+		lease = acquire(t, NewSoleLeases(store, "l/", "local", 0))
+		if lease.Fence() != 2 {
+			t.Errorf("fence = %d, want 2", lease.Fence())
+		}
+		if _, err := store.Put(t.Context(), "l/orders", leaseValue{Owner: "b", Fence: 3}.encode(), state.AnyRevision); err != nil {
+			t.Fatal(err)
+		}
+		pass(DefaultTTL)
+		if !isLost(lease) {
+			t.Error("did not notice that another holds the lease")
+		}
+		release(t, lease)
+	})
+}
+
 func TestSameOwnerTakesOverAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		store := newMemory()

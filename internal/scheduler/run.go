@@ -29,7 +29,7 @@ const (
 var (
 	ErrStalled   = errors.New("no progress")
 	ErrTimeout   = errors.New("ran longer than its timeout")
-	ErrFenced    = errors.New("another instance has taken over")
+	ErrFenced    = errors.New("another instance has taken over, or may have while the state store did not answer")
 	ErrCancelled = errors.New("cancelled on request")
 	ErrStopping  = errors.New("ferry is stopping")
 )

@@ -69,6 +69,8 @@ type Config struct {
 	Instance string
 	// Leases decides which instance runs a pipeline. Nil: leases in Store, with LeaseTTL.
 	Leases Leases
+	// Sole says that no other process can reach Store: a run does not end because it has not answered for a while.
+	Sole bool
 	// LeaseTTL is how long a dead instance's pipelines wait to be taken over. Zero: DefaultTTL.
 	LeaseTTL time.Duration
 	// Logger hears of what nobody else is told: failures of background work. Nil: silence.
@@ -101,6 +103,7 @@ type pipeline struct {
 	starting sync.Mutex // one start at a time on this instance
 	since    time.Time  // when this scheduler started
 	ended    int        // runs ended here, to prune the history now and then; guarded by starting
+	unsaved  *Run       // the last one that ended here, if its end could not be put on record; guarded by starting
 }
 
 // New checks the configuration and returns a scheduler at rest.
@@ -117,7 +120,11 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.LeaseTTL = DefaultTTL
 	}
 	if cfg.Leases == nil {
-		cfg.Leases = NewStoreLeases(cfg.Store, prefixLease, cfg.Instance, cfg.LeaseTTL)
+		leases := NewStoreLeases
+		if cfg.Sole {
+			leases = NewSoleLeases
+		}
+		cfg.Leases = leases(cfg.Store, prefixLease, cfg.Instance, cfg.LeaseTTL)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
