@@ -138,12 +138,14 @@ func FuzzQuoted(f *testing.F) {
 }
 
 func FuzzReceipt(f *testing.F) {
-	f.Add("$JS.ACK.ferry-orders.ferry.1.2.3.4.5")
-	f.Add("$JS.ACK._.hash.ferry-orders.ferry.1.2.3.4.5")
-	f.Fuzz(func(t *testing.T, receipt string) {
+	f.Add("1767225600000.$JS.ACK.ferry-orders.ferry.1.2.3.4.5")
+	f.Add("1767225600000.$JS.ACK._.hash.ferry-orders.ferry.1.2.3.4.5")
+	f.Add("$JS.ACK._.hash.ferry-orders.ferry.1.2.3.4.5") // as older versions gave them out
+	f.Fuzz(func(t *testing.T, text string) {
 		tp, _ := parseTopic("orders")
-		if _, ok := receiptSeq(receipt, tp); ok && (strings.ContainsAny(receipt, " \r\n*>") || !strings.HasPrefix(receipt, "$JS.ACK.")) {
-			t.Fatalf("took %q", receipt)
+		_, subject, ok := parseReceipt(text, tp)
+		if ok && (strings.ContainsAny(subject, " \r\n*>") || !strings.HasPrefix(subject, "$JS.ACK.") || !strings.HasSuffix(text, "."+subject)) {
+			t.Fatalf("took %q", text)
 		}
 	})
 }

@@ -95,6 +95,7 @@ func onServer(t *testing.T, variable, name string, tier queue.Tier) {
 		Open:       func(t testing.TB) queue.Queue { return open(t, c) },
 		Restart:    scripted("restart", name),
 		Redelivery: redelivery,
+		Lacks:      lacks,
 	})
 	queuetest.RunFaults(t, queuetest.FaultHarness{
 		Tier:   tier,
@@ -112,6 +113,7 @@ func TestCluster(t *testing.T) {
 	queuetest.Run(t, queuetest.Harness{
 		Open:       func(t testing.TB) queue.Queue { return open(t, c) },
 		Redelivery: redelivery,
+		Lacks:      lacks,
 	})
 	h := queuetest.FaultHarness{
 		Tier:   queue.ExactlyOnce,

@@ -53,6 +53,11 @@ func open(t testing.TB, c Config) *Queue {
 
 const redelivery = time.Second
 
+// lacks is what NATS cannot do by its nature.
+var lacks = queuetest.Lacks{
+	GivenBack: true, // it takes an answer to any delivery of a record for one to the last, and does not tell which that is
+}
+
 func TestEmbedded(t *testing.T) {
 	s := serve(t, embedded.Options{})
 	queuetest.Run(t, queuetest.Harness{
@@ -67,6 +72,7 @@ func TestEmbedded(t *testing.T) {
 			}
 		},
 		Redelivery: redelivery,
+		Lacks:      lacks,
 	})
 }
 
@@ -78,6 +84,7 @@ func TestOutside(t *testing.T) {
 			return open(t, Config{Servers: "nats://" + s.Addr(), Create: true, Redelivery: redelivery})
 		},
 		Redelivery: redelivery,
+		Lacks:      lacks,
 	})
 }
 
@@ -95,5 +102,6 @@ func TestWithoutAtomicBatches(t *testing.T) {
 			return q
 		},
 		Redelivery: redelivery,
+		Lacks:      lacks,
 	})
 }

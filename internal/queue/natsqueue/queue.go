@@ -63,6 +63,7 @@ type channel struct {
 	maxRecord  atomic.Int64
 	group      group
 	readers    sync.Map // consumer name → jetstream.Consumer
+	answered   answered
 }
 
 // Open connects and finds out what the server can do. It does not make any topic yet. An error that another try may

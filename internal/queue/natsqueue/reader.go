@@ -203,7 +203,7 @@ func (q *Queue) reader(ctx context.Context, ch *channel, t topic) (jetstream.Con
 		Description:   "POST /v1/topics/" + t.name + "/receive",
 		FilterSubject: t.name,
 		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       q.cfg.Redelivery,
+		AckWait:       q.cfg.Redelivery + grace,
 		MaxAckPending: -1,
 	})
 	if err != nil {
@@ -233,19 +233,19 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 	if err != nil {
 		return nil, q.readFailure(setup, ch, t, err)
 	}
-	got, err := ch.fetch(c, max)
+	now, got, err := ch.first(setup, c, max)
 	// The members of a cluster may be choosing which of them leads the new consumer.
-	for end := time.Now().Add(leaderWait); len(got) == 0 && errors.Is(err, nats.ErrNoResponders) && time.Now().Before(end) && retry.Sleep(ctx, settlePause) == nil; {
-		got, err = ch.fetch(c, max)
+	for end := time.Now().Add(leaderWait); len(got) == 0 && leaderless(err) && time.Now().Before(end) && retry.Sleep(ctx, settlePause) == nil; {
+		now, got, err = ch.first(setup, c, max)
 	}
-	if err == nil && len(got) == 0 && wait > 0 {
-		// Wait for the first one alone: a fetch of several would wait for all of them.
-		wctx, cancel := context.WithTimeout(ctx, wait)
-		defer cancel()
-		got, err = take(c.Fetch(1, jetstream.FetchContext(wctx)))
-		if err == nil && len(got) == 1 && max > 1 {
-			more, _ := ch.fetch(c, max-1)
-			got = append(got, more...)
+	for end := time.Now().Add(wait); err == nil && len(got) == 0 && ctx.Err() == nil; {
+		left := time.Until(end)
+		if left <= 0 {
+			break
+		}
+		got, err = ch.wait(ctx, c, max, min(left, glance), now)
+		if leaderless(err) && retry.Sleep(ctx, settlePause) == nil {
+			err = nil // another member is about to lead, and knows nothing of who waited
 		}
 	}
 	if len(got) > 0 {
@@ -261,13 +261,68 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 	return nil, nil
 }
 
+// first reads the clock of the consumer's server and takes what is there. A clock that cannot be read ends it before
+// anything is taken.
+func (ch *channel) first(ctx context.Context, c jetstream.Consumer, max int) (clock, []queue.Delivery, error) {
+	info, err := consumerState(ctx, c)
+	if err != nil {
+		return clock{}, nil, err
+	}
+	now := clock{server: info.TimeStamp, here: time.Now()}
+	got, err := ch.fetch(c, max, now)
+	return now, got, err
+}
+
+// glance is how long the server is asked to wait for a record at a time. When it delivered one is not known closer than
+// that to a process that was frozen in between.
+const glance = time.Second
+
+// wait waits for the first record alone: a fetch of several would wait for all of them.
+func (ch *channel) wait(ctx context.Context, c jetstream.Consumer, max int, wait time.Duration, clock clock) ([]queue.Delivery, error) {
+	over := time.Now().Add(wait)
+	ctx, cancel := context.WithDeadline(ctx, over)
+	defer cancel()
+	got, err := take(c.Fetch(1, jetstream.FetchContext(ctx)))
+	if errors.Is(err, jetstream.ErrInvalidOption) {
+		return nil, nil // it was over before it began
+	}
+	delivered := time.Now()
+	if delivered.After(over) {
+		delivered = over
+	}
+	clock.stamp(got, delivered)
+	if err == nil && len(got) == 1 && max > 1 {
+		more, _ := ch.fetch(c, max-1, clock)
+		got = append(got, more...)
+	}
+	return got, err
+}
+
+// consumerState asks for what the server knows of a consumer and for its clock. A member of a cluster that has only just
+// been given the consumer answers with nothing in it.
+func consumerState(ctx context.Context, c jetstream.Consumer) (*jetstream.ConsumerInfo, error) {
+	info, err := ask(ctx, c.Info)
+	if err == nil && info.TimeStamp.IsZero() {
+		err = nats.ErrNoResponders
+	}
+	return info, err
+}
+
+// leaderless tells that nobody answers for a consumer yet.
+func leaderless(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, nats.ErrNoResponders) || errors.As(err, &api) && api.ErrorCode == codeUnavailable
+}
+
 // fetch takes what is there, up to max records or readBytes. The server can bound a fetch by bytes itself, but then what
 // does not fit goes to the end of what it delivers again. So as many are asked for as fit if all are of the largest size.
-func (ch *channel) fetch(c jetstream.Consumer, max int) (got []queue.Delivery, err error) {
+func (ch *channel) fetch(c jetstream.Consumer, max int, clock clock) (got []queue.Delivery, err error) {
 	largest := int(ch.maxRecord.Load()) + headerReserve
 	for bytes := 0; len(got) < max && bytes < readBytes; {
 		n := min(max-len(got), 1+min(flightBytes, readBytes-bytes)/largest)
+		asked := time.Now() // none is delivered before
 		page, err := take(c.FetchNoWait(n))
+		clock.stamp(page, asked)
 		got = append(got, page...)
 		if err != nil || len(page) < n {
 			return got, err
@@ -307,9 +362,7 @@ func take(b jetstream.MessageBatch, err error) ([]queue.Delivery, error) {
 	return got, err
 }
 
-// Ack implements queue.Reader. NATS itself confirms an acknowledgement of anything; what is known to be done with is
-// told from the consumer's state, so a record that was acknowledged while older ones still wait may be acknowledged
-// twice without an error.
+// Ack implements queue.Reader. NATS itself confirms an acknowledgement of anything; see receipt for what is refused here.
 func (q *Queue) Ack(ctx context.Context, name string, receipts ...string) error {
 	return q.answer(ctx, name, receipts, "+ACK")
 }
@@ -335,49 +388,23 @@ func (q *Queue) answer(ctx context.Context, name string, receipts []string, what
 		return q.readFailure(ctx, ch, t, err)
 	}
 	var errs []error
-	for _, receipt := range receipts {
-		info, err := c.Info(ctx)
+	for _, text := range receipts {
+		info, err := consumerState(ctx, c)
 		if err != nil {
 			ch.readers.Delete(t.consumer())
 			return q.readFailure(ctx, ch, t, err)
 		}
-		seq, ok := receiptSeq(receipt, t)
-		if !ok || seq <= info.AckFloor.Stream || seq > info.Delivered.Stream || info.NumAckPending == 0 {
-			errs = append(errs, fmt.Errorf("%w: %.80q", queue.ErrReceipt, receipt))
+		r, subject, ok := parseReceipt(text, t)
+		if !ok || !r.good(info) || ch.answered.has(r) {
+			errs = append(errs, fmt.Errorf("%w: %.80q", queue.ErrReceipt, text))
 			continue
 		}
-		if _, err := q.nc.RequestWithContext(ctx, receipt, []byte(what)); err != nil {
+		if _, err := q.nc.RequestWithContext(ctx, subject, []byte(what)); err != nil {
 			return q.readFailure(ctx, ch, t, err)
 		}
+		ch.answered.add(r, info.Config.AckWait)
 	}
 	return errors.Join(errs...)
-}
-
-// receiptSeq reads the stream's sequence out of a receipt, which is the subject on which NATS awaits the answer:
-// $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>, with
-// <domain>.<account> before the stream on newer servers. It refuses everything that is not this topic's.
-func receiptSeq(receipt string, t topic) (uint64, bool) {
-	parts := strings.Split(receipt, ".")
-	switch {
-	case len(parts) < 9 || len(parts) > 12 || parts[0] != "$JS" || parts[1] != "ACK" || strings.ContainsAny(receipt, " \t\r\n*>"):
-		return 0, false
-	case len(parts) >= 11:
-		parts = parts[4:]
-	default:
-		parts = parts[2:]
-	}
-	if parts[0] != t.stream() || parts[1] != t.consumer() {
-		return 0, false
-	}
-	var numbers [5]uint64 // delivered, stream sequence, consumer sequence, time, pending
-	for i := range numbers {
-		n, err := strconv.ParseUint(parts[2+i], 10, 64)
-		if err != nil {
-			return 0, false
-		}
-		numbers[i] = n
-	}
-	return numbers[1], true
 }
 
 // Stats implements queue.Reader. Bytes is the topic's share, by records, of what its stream weighs.

@@ -201,6 +201,52 @@ func receipts(s *suite) {
 	s.nothing(q, topic, 20*time.Millisecond)
 }
 
+// outdatedReceipts holds every queue to what POST …/ack promises: a receipt from before a later delivery is refused, and
+// does nothing to that delivery, on whichever instance.
+func outdatedReceipts(s *suite) {
+	if s.h.Lacks.OldReceipts {
+		s.Skip("declared in Lacks: an outdated receipt is not recognised")
+	}
+	q, other, topic := s.open(), s.open(), name("outdated")
+	s.must(q.Publish(s.ctx(), topic, recs(topic, 0, 1)))
+	elsewhere := []queue.Queue{q}
+	if !s.h.Lacks.Travel {
+		elsewhere = append(elsewhere, other)
+	}
+	deliver := func() queue.Delivery {
+		s.Helper()
+		d := s.receive(q, topic, 1)[0]
+		s.same(d.Record, rec(topic, 0), "the record delivered again")
+		return d
+	}
+	refused := func(old queue.Delivery, on []queue.Queue) {
+		s.Helper()
+		for _, q := range on {
+			s.wantErr(q.Nack(s.ctx(), topic, old.Receipt), queue.ErrReceipt, "nack with an outdated receipt")
+			s.wantErr(q.Ack(s.ctx(), topic, old.Receipt), queue.ErrReceipt, "ack with an outdated receipt")
+		}
+		s.nothing(q, topic, 20*time.Millisecond)
+	}
+	d := deliver()
+	if r := s.h.Redelivery; r > 0 && r <= 10*time.Second {
+		late := d
+		pause(r)
+		d = deliver() // somebody else works on it from here on
+		refused(late, elsewhere)
+	}
+	// The later delivery is as good as if nothing had been said: it can be given back,
+	old := d
+	s.must(q.Nack(s.ctx(), topic, old.Receipt))
+	d = deliver()
+	if s.h.Lacks.GivenBack {
+		elsewhere = elsewhere[:1]
+	}
+	refused(old, elsewhere)
+	// and acknowledged.
+	s.must(q.Ack(s.ctx(), topic, d.Receipt))
+	s.nothing(q, topic, 20*time.Millisecond)
+}
+
 func (s *suite) waiting(q queue.Queue, topic string, want int64) {
 	s.Helper()
 	st, err := q.Stats(s.ctx(), topic)

@@ -34,6 +34,7 @@ type Lacks struct {
 	Browse       bool // records can only be received
 	HeaderNames  bool // headers other than ferry's own are lost
 	OldReceipts  bool // an outdated receipt is not recognised
+	GivenBack    bool // that a receipt was given back is known only on the instance that was told
 	Order        bool // records are handed out in no certain order
 	Ahead        bool // nothing is handed out behind a record that is not acknowledged yet
 	Receive      bool // records can only be browsed
@@ -85,6 +86,7 @@ var cases = []testCase{
 	{"what is not acknowledged comes again", redelivery},
 	{"receipts work from another instance", receiptsTravel},
 	{"unknown receipts are ErrReceipt", receipts},
+	{"outdated receipts are ErrReceipt, and do nothing", outdatedReceipts},
 	{"browse from both ends", browse},
 	{"stats and topics", stats},
 	{"dead letters have a topic of their own", deadLetters},
