@@ -167,43 +167,53 @@ func noTopic(names ...string) error {
 // (create is false) changes nothing: limits of the URL that the stream has not yet wait for the first who writes.
 func (q *Queue) ensure(ctx context.Context, t topic, create bool) (*channel, error) {
 	ch := q.channel(t.base)
+	err := q.look(ctx, t, ch, create)
+	q.leave(t.base, ch, err == nil)
+	if err != nil {
+		return nil, err
+	}
+	return ch, nil
+}
+
+// look is ensure for a channel that may not be ready.
+func (q *Queue) look(ctx context.Context, t topic, ch *channel, create bool) error {
 	known := func() bool { return ch.ready.Load() && !(create && ch.behind.Load()) }
 	if known() {
-		return ch, nil
+		return nil
 	}
 	select {
 	case ch.turn <- struct{}{}:
 		defer func() { <-ch.turn }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("look for topic %s: %w", t.base, context.Cause(ctx))
+		return fmt.Errorf("look for topic %s: %w", t.base, context.Cause(ctx))
 	}
 	if known() {
-		return ch, nil
+		return nil
 	}
 	ctx, cancel := q.roundTrip(ctx)
 	defer cancel()
 	found, err := q.stream(ctx, t)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if !create {
-			return nil, fmt.Errorf("%w: %s", queue.ErrNoTopic, t.name)
+			return fmt.Errorf("%w: %s", queue.ErrNoTopic, t.name)
 		}
 		if !q.cfg.Create {
-			return nil, retry.Permanent(noTopic(t.name))
+			return retry.Permanent(noTopic(t.name))
 		}
 		found, err = q.makeStream(ctx, t)
 	}
 	if err != nil {
-		return nil, q.mapError(ctx, "look for topic "+t.base, err)
+		return q.mapError(ctx, "look for topic "+t.base, err)
 	}
 	have := found.CachedInfo().Config
 	if err := q.checkStream(t, have); err != nil {
-		return nil, err
+		return err
 	}
 	behind := q.differs(t, have)
 	if create && behind {
 		// The queue's URL has changed since the topic was made: follow it.
 		if _, err := q.js.UpdateStream(ctx, q.merge(t, have)); err != nil {
-			return nil, q.mapError(ctx, "change limits of topic "+t.base, err)
+			return q.mapError(ctx, "change limits of topic "+t.base, err)
 		}
 		behind = false
 	}
@@ -214,7 +224,7 @@ func (q *Queue) ensure(ctx context.Context, t topic, create bool) (*channel, err
 	}
 	ch.replicated.Store(max(have.Replicas, q.cfg.Replicas) > 1)
 	ch.ready.Store(true)
-	return ch, nil
+	return nil
 }
 
 func (q *Queue) makeStream(ctx context.Context, t topic) (jetstream.Stream, error) {

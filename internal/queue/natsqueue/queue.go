@@ -64,6 +64,9 @@ type channel struct {
 	group      group
 	readers    sync.Map // consumer name → jetstream.Consumer
 	answered   answered
+
+	asking int  // how many look for the stream; with Queue.mu
+	found  bool // somebody has found it; with Queue.mu
 }
 
 // Open connects and finds out what the server can do. It does not make any topic yet. An error that another try may
@@ -271,6 +274,7 @@ func (q *Queue) roundTrip(ctx context.Context) (context.Context, context.CancelF
 	return ctx, func() { stop(); cancel(); end(nil) }
 }
 
+// channel gives what is known of a topic, to somebody who says with leave what came of it.
 func (q *Queue) channel(base string) *channel {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -280,7 +284,20 @@ func (q *Queue) channel(base string) *channel {
 		ch.group.init(q, ch)
 		q.channels[base] = ch
 	}
+	ch.asking++
 	return ch
+}
+
+// leave forgets a topic when nobody has found it and nobody else is looking: names that do not exist are without number.
+// One that was found stays for good, since there may be writers and records on their way that know it.
+func (q *Queue) leave(base string, ch *channel, found bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ch.asking--
+	ch.found = ch.found || found
+	if !ch.found && ch.asking == 0 {
+		delete(q.channels, base)
+	}
 }
 
 // token makes a name that nobody else has.
