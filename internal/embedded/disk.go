@@ -11,12 +11,28 @@ import (
 	"syscall"
 )
 
-const (
-	// probeSize is how much must fit on the disk before a server that ran out of space is restarted.
-	probeSize = 4 << 20
-	// blockSize is the size of a stream's block: what a commit's last one may take beyond the commit itself.
-	blockSize = 8 << 20
-)
+// probeSize is how much must fit on the disk, for the server to be well and before one that ran out of space is restarted:
+// a file of the journal, which is 8 MiB, and as much for commits. Of a commit that was cut short it is what the last block
+// in its stream may take, 8 MiB too, beyond the commit itself.
+const probeSize = 16 << 20
+
+// short says that the disk has not got room for probeSize, or is nil. It only asks: writing would take from a server that
+// is well the little space there is. A disk that does not tell is taken for a large one, and who only reaches the members
+// of a cluster keeps nothing.
+func (o Options) short() error {
+	if o.Cluster != nil && o.Cluster.Self == "" {
+		return nil
+	}
+	n, err := free(o.Dir)
+	if err != nil || n >= probeSize {
+		return nil //nolint:nilerr // what cannot be known is no alarm; a write that fails is one
+	}
+	return fmt.Errorf("the disk of the embedded queue (%s) takes no writes of more than %d MiB; free some space: %d MiB more must fit",
+		o.Dir, n>>20, mebibytes(probeSize-n))
+}
+
+// mebibytes rounds up.
+func mebibytes(n int64) int64 { return (n + 1<<20 - 1) >> 20 }
 
 // room finds out whether that many bytes fit on the disk, and with them what the next server has to finish: a commit that
 // was cut short. It does so in the way that counts: by writing.
@@ -26,7 +42,7 @@ func (o Options) room(size int64) error {
 		return fmt.Errorf("look for unfinished commits of the embedded queue: %w", err)
 	}
 	if staged > 0 {
-		size = staged + probeSize + blockSize
+		size = staged + probeSize
 	}
 	if size == 0 {
 		return nil
@@ -37,7 +53,7 @@ func (o Options) room(size int64) error {
 	}
 	err = fmt.Errorf("the disk of the embedded queue (%s) takes no writes: %w", o.Dir, err)
 	if full(err) {
-		return fmt.Errorf("%w; free some space: %d MiB more must fit", err, (size-written+1<<20-1)>>20)
+		return fmt.Errorf("%w; free some space: %d MiB more must fit", err, mebibytes(size-written))
 	}
 	return err
 }

@@ -2,10 +2,12 @@ package embedded_test
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +21,8 @@ import (
 // TestFullDisk fills a small disk, frees it, and sees the server take writes again by itself, with all that it had
 // confirmed.
 func TestFullDisk(t *testing.T) {
-	dir := smallDisk(t, "24m")
-	free := fill(t, filepath.Join(dir, "ballast"), 16<<20)
+	dir := smallDisk(t, "40m")
+	free := fill(t, filepath.Join(dir, "ballast"), 18<<20)
 	s := start(t, embedded.Options{Dir: dir, CheckEvery: 30 * time.Millisecond})
 	_, js := connect(t, s)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {
@@ -56,6 +58,61 @@ func TestFullDisk(t *testing.T) {
 		t.Fatalf("%d messages, but %d were confirmed", n, confirmed+1)
 	}
 }
+
+// TestDiskGetsShort fills the disk beside a server that has nothing to write: a commit that fails then leaves no trace in
+// the server's own health, so this has to be seen, and told, without one.
+func TestDiskGetsShort(t *testing.T) {
+	dir := smallDisk(t, "64m")
+	var log logged
+	s := start(t, embedded.Options{Dir: filepath.Join(dir, "queue"), CheckEvery: 20 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	_, js := connect(t, s)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {
+		t.Fatal(err)
+	}
+	healthy := func() bool { return s.Healthy() == nil }
+	<-time.After(200 * time.Millisecond) // some checks
+	if !healthy() || log.has("disk") {
+		t.Fatalf("%v, with most of the disk free; the log: %s", s.Healthy(), log.text())
+	}
+	freeMost := fill(t, filepath.Join(dir, "ballast"), 50<<20)
+	wait(t, "the health check to see the full disk", func() bool {
+		err := s.Healthy()
+		return err != nil && strings.Contains(err.Error(), "takes no writes") && strings.Contains(err.Error(), "MiB more must fit")
+	})
+	wait(t, "the log to tell it", func() bool { return log.has("takes no writes") })
+	if _, err := js.Publish(t.Context(), "s", nil); err != nil {
+		t.Errorf("what still fits is not taken: %v", err)
+	}
+	freeMost()
+	wait(t, "the health check to see the space", healthy)
+	wait(t, "the log to tell it", func() bool { return log.has("takes writes again") })
+	if n := strings.Count(log.text(), "takes no writes"); n != 1 {
+		t.Errorf("the log tells it %d times, want once:\n%s", n, log.text())
+	}
+	if log.has("restarting") {
+		t.Errorf("the server was restarted, which nothing asked for:\n%s", log.text())
+	}
+}
+
+// logged is a log to look at while it is written.
+type logged struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logged) has(text string) bool { return strings.Contains(l.text(), text) }
 
 // smallDisk gives a folder on a disk of its own.
 func smallDisk(t *testing.T, size string) string {
@@ -100,7 +157,7 @@ func TestFullDiskWithinACommit(t *testing.T) {
 		"started with a little": {restart: true, little: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := smallDisk(t, "64m")
+			dir := smallDisk(t, "96m")
 			o := embedded.Options{Dir: filepath.Join(dir, "queue"), CheckEvery: 20 * time.Millisecond}
 			if tt.restart {
 				o.CheckEvery = time.Hour
@@ -110,8 +167,8 @@ func TestFullDiskWithinACommit(t *testing.T) {
 			if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, AllowAtomicPublish: true}); err != nil {
 				t.Fatal(err)
 			}
-			freeAll := fill(t, filepath.Join(dir, "ballast"), 38<<20)
-			freeLittle := fill(t, filepath.Join(dir, "little"), 5<<20) // more than a probe without a commit
+			freeAll := fill(t, filepath.Join(dir, "ballast"), 58<<20)
+			freeLittle := fill(t, filepath.Join(dir, "little"), 17<<20) // more than a probe without a commit
 			for i := 1; i <= messages; i++ {
 				m := nats.NewMsg("s")
 				m.Data = make([]byte, size)

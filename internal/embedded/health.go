@@ -53,12 +53,23 @@ func wedged(err error) bool {
 }
 
 // watch checks the health now and then. When the server is wedged, by a full disk for the most part, and the disk
-// takes writes again, the server is restarted.
+// takes writes again, the server is restarted. A disk without room wedges it only if a stream met that: a commit that could
+// not even be put aside leaves nothing behind, and goes through when there is room.
 func (s *Server) watch(ctx context.Context) {
 	tick := time.NewTicker(s.opts.CheckEvery)
 	defer tick.Stop()
 	wait, waited := s.opts.CheckEvery, time.Duration(0)
 	connected := ""
+	told := false // that the disk is short of space
+	tell := func(short error) {
+		switch {
+		case short != nil && !told:
+			s.opts.Logger.Warn(short.Error())
+		case short == nil && told:
+			s.opts.Logger.Info("the disk of the embedded queue takes writes again")
+		}
+		told = short != nil
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -69,8 +80,9 @@ func (s *Server) watch(ctx context.Context) {
 			s.opts.Logger.Info("connected within the cluster of the embedded queue", "servers", now)
 			connected = now
 		}
-		err := s.check()
+		err, short := s.check()
 		if err == nil {
+			tell(short)
 			wait, waited = s.opts.CheckEvery, 0
 			continue
 		}
@@ -79,7 +91,9 @@ func (s *Server) watch(ctx context.Context) {
 		}
 		waited, wait = 0, min(2*wait, time.Minute)
 		if perr := s.opts.room(probeSize); perr != nil {
-			s.setSick(fmt.Errorf("%w; the queue goes on by itself", perr))
+			perr = fmt.Errorf("%w; the queue goes on by itself", perr)
+			tell(perr)
+			s.setSick(perr)
 			wait = s.opts.CheckEvery // looking for space is cheap, so keep looking
 			continue
 		}
@@ -90,20 +104,23 @@ func (s *Server) watch(ctx context.Context) {
 	}
 }
 
-// check looks at the server's health and remembers it.
-func (s *Server) check() error {
+// check looks at the server's health, and at the disk where nothing is wrong with that, and remembers it.
+func (s *Server) check() (wedge, short error) {
 	s.mu.RLock()
 	ns := s.ns
 	s.mu.RUnlock()
 	if ns == nil {
-		return s.Healthy()
+		return s.Healthy(), nil
 	}
-	err := health(ns)
-	if !wedged(err) {
-		err = nil
+	if err := health(ns); wedged(err) {
+		s.setSick(err)
+		return err, nil
 	}
-	s.setSick(err)
-	return err
+	if short = s.opts.short(); short != nil {
+		short = fmt.Errorf("%w; the queue goes on by itself", short)
+	}
+	s.setSick(short)
+	return nil, short
 }
 
 func (s *Server) setSick(err error) {

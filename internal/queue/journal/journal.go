@@ -308,15 +308,12 @@ func (w *writer) Commit(ctx context.Context, b queue.Batch, next record.Cursor) 
 	return w.Writer.Commit(ctx, b, next)
 }
 
-// Ping implements queue.Queue.
+// Ping implements queue.Queue. The queue behind has the first word: where it is not well, that is why topics are blocked.
 func (q *Queue) Ping(ctx context.Context) error {
+	err := q.Queue.Ping(ctx)
 	q.mu.Lock()
-	err := errors.Join(q.broken, q.blocks())
-	q.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return q.Queue.Ping(ctx)
+	defer q.mu.Unlock()
+	return errors.Join(err, q.broken, q.blocks())
 }
 
 // Close implements queue.Queue: calls under way are confirmed, and what is in the journal reaches its topics. What

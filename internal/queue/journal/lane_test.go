@@ -94,6 +94,42 @@ func TestFullTopicAlone(t *testing.T) {
 	count(t, q, "a", 2)
 }
 
+// TestPingTellsTheCauseFirst: where a topic is blocked because the queue behind is not well, what that says comes first.
+func TestPingTellsTheCauseFirst(t *testing.T) {
+	var down atomic.Bool
+	q := open(t, t.TempDir(), queuetest.NewMemory(queuetest.MemoryOptions{Hooks: queuetest.Hooks{
+		BeforeCommit: func(context.Context, string, queue.Batch, record.Cursor) error {
+			if down.Load() {
+				return queue.ErrUnavailable
+			}
+			return nil
+		},
+		OnPing: func(context.Context) error {
+			if down.Load() {
+				return errors.New("the disk takes no writes")
+			}
+			return nil
+		},
+	}}))
+	publish(t, q, "orders", 0, 1) // makes the topic
+	down.Store(true)
+	publish(t, q, "orders", 1, 2)
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		err := q.Ping(t.Context())
+		if err == nil || !strings.HasPrefix(err.Error(), "the disk takes no writes") {
+			t.Fatalf("ping says %v", err)
+		}
+		if errors.Is(err, queue.ErrUnavailable) {
+			break // the topic is blocked by now, and that is said too
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("ping does not say that the topic is blocked")
+		}
+	}
+	down.Store(false)
+	closeNow(t, q)
+}
+
 // TestFullTopicLeavesRoom: what is held for a full topic is bounded, and neither takes the room of the others nor keeps
 // their files.
 func TestFullTopicLeavesRoom(t *testing.T) {

@@ -343,8 +343,13 @@ func (q *Queue) mapError(ctx context.Context, what string, err error) error {
 				return fmt.Errorf("%s: %w: %w", what, queue.ErrFull, err)
 			}
 			return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
-		case codeNoPeers, codeInProcess, codeUnavailable, codeNotLeader, codeBusy, codeBatchIncomplete, codeBatchInflight, codeWrongLastConstant,
+		case codeNoPeers, codeInProcess, codeUnavailable, codeNotLeader, codeBusy, codeBatchInflight, codeWrongLastConstant,
 			jetstream.JSErrCodeJetStreamNotEnabled:
+			return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
+		case codeBatchIncomplete:
+			if q.cfg.Embedded { // nothing of it can have got lost on its way, and the server does not say more
+				err = fmt.Errorf("%w (the disk of the embedded queue may have no room for all of it)", err)
+			}
 			return fmt.Errorf("%s: %w: %w", what, queue.ErrUnavailable, err)
 		case codeBatchTooLarge:
 			return retry.Permanent(fmt.Errorf("%s: the server's max_batch_size is below %d: %w", what, q.cfg.MaxBatch, err))
