@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +51,29 @@ func TestProblem(t *testing.T) {
 	}
 	if plain := errors.New("x"); problem(plain) != plain || problem(nil) != nil {
 		t.Error("what is not known is passed on as it is")
+	}
+}
+
+// TestTopicsThatCannotBe: where the queue can have no topic of a name, there is none to look at, take from or acknowledge.
+func TestTopicsThatCannotBe(t *testing.T) {
+	a := openApp(t, `
+data: %s
+pipelines:
+  p: {source: {push: true}}
+`)
+	for _, topic := range []string{"a b", "ferry", "hook:1", "hook.", "ü", "$JS", ""} {
+		_, looked := a.Topic(t.Context(), topic)
+		_, browsed := a.Browse(t.Context(), topic, 0, 1)
+		_, received := a.Receive(t.Context(), topic, 1, 0)
+		for what, err := range map[string]error{
+			"look": looked, "browse": browsed, "receive": received,
+			"ack": a.Ack(t.Context(), topic, []string{"r"}), "nack": a.Nack(t.Context(), topic, []string{"r"}),
+		} {
+			var got *api.Error
+			if !errors.As(err, &got) || got.Code != api.CodeNotFound || !strings.Contains(got.Detail, strconv.Quote(topic)) {
+				t.Errorf("%s of topic %q: %v, want not found, and the name", what, topic, err)
+			}
+		}
 	}
 }
 

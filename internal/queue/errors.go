@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"ferry/internal/retry"
 )
 
 var (
@@ -11,7 +13,7 @@ var (
 	ErrFenced = errors.New("fenced: another run of this pipeline, or a change of its cursor, has taken over")
 	// ErrClosed: the queue was closed by this process.
 	ErrClosed = errors.New("queue is closed")
-	// ErrNoTopic: the topic does not exist.
+	// ErrNoTopic: the topic does not exist, or there can be none of that name.
 	ErrNoTopic = errors.New("no such topic")
 	// ErrReceipt: a receipt names no delivery under way.
 	ErrReceipt = errors.New("unknown or outdated receipt")
@@ -23,6 +25,17 @@ var (
 	// write it twice.
 	ErrUnknown = errors.New("outcome unknown")
 )
+
+// BadTopic says why the queue can have no topic of a name. Who looks for one is told that there is none: it is ErrNoTopic. Who
+// wants to write there has to choose another name, so it is permanent, and its words are about the name alone.
+func BadTopic(format string, args ...any) error {
+	return retry.Permanent(&badTopic{fmt.Sprintf(format, args...)})
+}
+
+type badTopic struct{ why string }
+
+func (e *badTopic) Error() string        { return e.why }
+func (e *badTopic) Is(target error) bool { return target == ErrNoTopic }
 
 // A TooLargeError says that a record can never be taken.
 type TooLargeError struct{ Size, Limit int }

@@ -1,6 +1,7 @@
 package kafkaqueue
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"ferry/internal/config"
+	"ferry/internal/queue"
+	"ferry/internal/retry"
 )
 
 func anyFile(t testing.TB) string {
@@ -143,6 +146,17 @@ func FuzzParseURL(f *testing.F) {
 			t.Fatalf("%q: cursors in %q", url, c.Cursors)
 		}
 	})
+}
+
+func TestTopicNames(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"orders": true, "orders.eu.dead": true, "A_b-9": true,
+		"": false, ".": false, "..": false, "a b": false, "a/b": false, "ü": false, strings.Repeat("a", 250): false,
+	} {
+		if err := checkTopic(name); (err == nil) != ok || !ok && !(errors.Is(err, queue.ErrNoTopic) && retry.IsPermanent(err)) {
+			t.Errorf("topic %q: %v", name, err)
+		}
+	}
 }
 
 func FuzzReceipt(f *testing.F) {

@@ -194,10 +194,10 @@ func (q *Queue) Close(ctx context.Context) error {
 // enterTopic is enter with a checked topic name.
 func (q *Queue) enterTopic(name string) error {
 	if err := checkTopic(name); err != nil {
-		return retry.Permanent(err)
+		return err
 	}
 	if name == q.cfg.Cursors {
-		return retry.Permanent(fmt.Errorf("topic %q holds ferry's cursors", name))
+		return queue.BadTopic("topic %q holds ferry's cursors", name)
 	}
 	return q.calls.Enter()
 }

@@ -25,15 +25,15 @@ const maxTopic = 249
 func checkTopic(name string) error {
 	switch {
 	case name == "" || name == "." || name == "..":
-		return fmt.Errorf("topic %q: Kafka has no such name", name)
+		return queue.BadTopic("topic %q: Kafka has no such name", name)
 	case len(name) > maxTopic:
-		return fmt.Errorf("topic %.20q… is longer than %d characters", name, maxTopic)
+		return queue.BadTopic("topic %.20q… is longer than %d characters", name, maxTopic)
 	}
 	for _, c := range []byte(name) {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
 		default:
-			return fmt.Errorf("topic %q: Kafka takes letters, digits, dot, - and _", name)
+			return queue.BadTopic("topic %q: Kafka takes letters, digits, dot, - and _", name)
 		}
 	}
 	return nil
@@ -204,7 +204,7 @@ func (q *Queue) Prepare(ctx context.Context, topics ...string) error {
 	names := []string{q.cfg.Cursors}
 	for _, name := range topics {
 		if err := checkTopic(name); err != nil {
-			return retry.Permanent(err)
+			return err
 		}
 		names = append(names, name)
 		if !isDead(name) {

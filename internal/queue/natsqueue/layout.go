@@ -58,15 +58,15 @@ func parseTopic(name string) (topic, error) {
 	t := topic{name: name, base: strings.TrimSuffix(name, deadSuffix)}
 	switch {
 	case len(name) > maxTopic:
-		return t, retry.Permanent(fmt.Errorf("topic %.20q… is longer than %d characters", name, maxTopic))
+		return t, queue.BadTopic("topic %.20q… is longer than %d characters", name, maxTopic)
 	case t.base == "ferry" || strings.HasPrefix(t.base, "ferry."):
-		return t, retry.Permanent(fmt.Errorf("topic %q: names that begin with ferry. are ferry's own", name))
+		return t, queue.BadTopic("topic %q: names that begin with ferry. are ferry's own", name)
 	case strings.HasSuffix(t.base, deadSuffix):
-		return t, retry.Permanent(fmt.Errorf("topic %q: dead letters have no dead letters of their own", name))
+		return t, queue.BadTopic("topic %q: dead letters have no dead letters of their own", name)
 	}
 	for token := range strings.SplitSeq(name, ".") {
 		if !isToken(token) {
-			return t, retry.Permanent(fmt.Errorf("topic %q cannot be a NATS subject: use letters, digits, - and _, with single dots between", name))
+			return t, queue.BadTopic("topic %q cannot be a NATS subject: use letters, digits, - and _, with single dots between", name)
 		}
 	}
 	return t, nil
@@ -132,12 +132,14 @@ func (q *Queue) Prepare(ctx context.Context, names ...string) error {
 		if errors.Is(err, queue.ErrClosed) {
 			return err
 		}
-		if err == nil {
-			if !q.cfg.Embedded || !q.cfg.Create || q.cfg.Replicas > 1 {
-				_, err = q.ensure(ctx, t, true)
-			}
-			q.calls.Leave()
+		if err != nil { // no topic can have the name: there is nothing to make
+			errs = append(errs, err)
+			continue
 		}
+		if !q.cfg.Embedded || !q.cfg.Create || q.cfg.Replicas > 1 {
+			_, err = q.ensure(ctx, t, true)
+		}
+		q.calls.Leave()
 		switch {
 		case err == nil:
 		case errors.Is(err, queue.ErrNoTopic):

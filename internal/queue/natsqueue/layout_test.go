@@ -39,8 +39,8 @@ func TestTopicNames(t *testing.T) {
 	} {
 		tp, err := parseTopic(name)
 		if want == "" {
-			if err == nil || !retry.IsPermanent(err) {
-				t.Errorf("topic %q: %v, want a permanent error", name, err)
+			if !errors.Is(err, queue.ErrNoTopic) || !retry.IsPermanent(err) || !strings.HasPrefix(err.Error(), "topic ") {
+				t.Errorf("topic %q: %v, want a permanent error that says why there is no such topic", name, err)
 			}
 			continue
 		}

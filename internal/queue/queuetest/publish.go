@@ -93,6 +93,15 @@ func unknownTopic(s *suite) {
 	s.wantCursor(q, "p", topic, "")
 	_, err = q.Stats(s.ctx(), topic) // reading a cursor does not make a topic
 	s.wantErr(err, queue.ErrNoTopic, "stats after reading a cursor")
+
+	// There is none either of a name that no topic can have.
+	_, err = q.Browse(s.ctx(), "", 0, 1)
+	s.wantErr(err, queue.ErrNoTopic, "browse without a name")
+	_, err = q.Receive(s.ctx(), "", 1, 0)
+	s.wantErr(err, queue.ErrNoTopic, "receive without a name")
+	_, err = q.Stats(s.ctx(), "")
+	s.wantErr(err, queue.ErrNoTopic, "stats without a name")
+	s.wantErr(q.Ack(s.ctx(), "", "receipt"), queue.ErrNoTopic, "ack without a name")
 }
 
 // oversized gives a record that is over the limit, or skips.

@@ -1,10 +1,14 @@
 package redisqueue
 
 import (
+	"errors"
 	"math"
 	"strings"
 	"testing"
 	"time"
+
+	"ferry/internal/queue"
+	"ferry/internal/retry"
 )
 
 func TestPosition(t *testing.T) {
@@ -96,7 +100,7 @@ func TestParseTopic(t *testing.T) {
 		"a.dead.dead":            "dead letters of their own",
 		strings.Repeat("x", 201): "longer than 200 bytes",
 	} {
-		if _, err := parseTopic(name); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := parseTopic(name); !errors.Is(err, queue.ErrNoTopic) || !retry.IsPermanent(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", name, err, want)
 		}
 	}

@@ -52,19 +52,19 @@ func parseTopic(name string) (topic, error) {
 	t := topic{name: name, base: strings.TrimSuffix(name, deadSuffix)}
 	switch {
 	case t.base == "":
-		return t, retry.Permanent(fmt.Errorf("topic %q has no name", name))
+		return t, queue.BadTopic("topic %q has no name", name)
 	case len(name) > maxTopic:
-		return t, retry.Permanent(fmt.Errorf("topic %.20q… is longer than %d bytes", name, maxTopic))
+		return t, queue.BadTopic("topic %.20q… is longer than %d bytes", name, maxTopic)
 	case t.base == "ferry" || strings.HasPrefix(t.base, "ferry."):
-		return t, retry.Permanent(fmt.Errorf("topic %q: names that begin with ferry. are ferry's own", name))
+		return t, queue.BadTopic("topic %q: names that begin with ferry. are ferry's own", name)
 	case strings.HasSuffix(t.base, deadSuffix):
-		return t, retry.Permanent(fmt.Errorf("topic %q: dead letters have no dead letters of their own", name))
+		return t, queue.BadTopic("topic %q: dead letters have no dead letters of their own", name)
 	case strings.ContainsAny(name, "{}"):
-		return t, retry.Permanent(fmt.Errorf("topic %q: braces mark the part of a Redis key that decides its slot; choose a name without them", name))
+		return t, queue.BadTopic("topic %q: braces mark the part of a Redis key that decides its slot; choose a name without them", name)
 	}
 	for i := range len(name) {
 		if name[i] <= ' ' || name[i] == 0x7f {
-			return t, retry.Permanent(fmt.Errorf("topic %q: a name has no spaces or control characters", name))
+			return t, queue.BadTopic("topic %q: a name has no spaces or control characters", name)
 		}
 	}
 	return t, nil

@@ -41,7 +41,7 @@ type target struct {
 // queueName gives the name of a topic's queue.
 func (c *Config) queueName(topic string) (string, error) {
 	if topic == "" || topic == queue.DeadTopic("") {
-		return "", retry.Permanent(errors.New("a topic needs a name"))
+		return "", queue.BadTopic("a topic needs a name")
 	}
 	base, dead := topic, ""
 	if b, ok := strings.CutSuffix(topic, queue.DeadTopic("")); ok {
@@ -56,11 +56,11 @@ func (c *Config) queueName(topic string) (string, error) {
 	}
 	b, said := strings.CutSuffix(base, fifoSuffix)
 	if said && !c.FIFO {
-		return "", retry.Permanent(fmt.Errorf("topic %q: the name is a FIFO queue's, and the queue's URL says fifo=false", topic))
+		return "", queue.BadTopic("topic %q: the name is a FIFO queue's, and the queue's URL says fifo=false", topic)
 	}
 	name := strings.ReplaceAll(b, ".", "-") + dead + ending
 	if !isQueueName(name) {
-		return "", retry.Permanent(fmt.Errorf("topic %.100q cannot be an SQS queue: use letters, digits, -, _ and dots, at most %d characters", topic, maxName-len(deadSuffix)-len(ending)))
+		return "", queue.BadTopic("topic %.100q cannot be an SQS queue: use letters, digits, -, _ and dots, at most %d characters", topic, maxName-len(deadSuffix)-len(ending))
 	}
 	return name, nil
 }

@@ -46,7 +46,7 @@ func TestQueueNames(t *testing.T) {
 	for topic, c := range map[string]Config{
 		"": fifo, ".dead": fifo, ".fifo": fifo, "a b": fifo, "ü": standard, strings.Repeat("x", 76): fifo, "orders.fifo.dead": standard,
 	} {
-		if got, err := c.queueName(topic); !retry.IsPermanent(err) {
+		if got, err := c.queueName(topic); !retry.IsPermanent(err) || !errors.Is(err, queue.ErrNoTopic) {
 			t.Errorf("topic %q is queue %q, %v", topic, got, err)
 		}
 	}
