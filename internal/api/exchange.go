@@ -12,7 +12,7 @@ type exchange struct {
 	http.ResponseWriter
 	id      string
 	route   string      // the path as the OpenAPI document writes it; "" until one has matched
-	unknown []Violation // query parameters that the operation does not have
+	query   []Violation // parts of the query that the operation cannot take
 	caller  string      // name of the API key; "" without one
 	started time.Time
 	patient time.Duration // how long the client may take for the answer

@@ -46,10 +46,7 @@ func (h *Handler) register() {
 			x := exchangeOf(ctx.Context())
 			p.Instance = x.instance()
 			if p.Code() == CodeInvalid {
-				p.Errors = append(p.Errors, x.unknown...)
-				if n := len(p.Errors); p.Detail == "" && n > 0 {
-					p.Detail = fmt.Sprintf("%d of the request's parts cannot be taken as they are.", n)
-				}
+				p.violated(x.query)
 			}
 			return p, nil
 		}},

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,30 +41,44 @@ type router struct {
 // Handle is huma.Adapter: it hands requests to huma behind the guard.
 func (rt *router) Handle(op *huma.Operation, next func(huma.Context)) {
 	a := op.Metadata[accessKey].(access)
-	known := map[string]bool{}
-	for _, p := range op.Parameters {
-		known[p.Name] = p.In == "query"
-	}
+	known := queryNames(op.Parameters)
 	rt.h.mux.HandleFunc(op.Method+" "+op.Path, rt.h.guard(op.Path, a, func(w http.ResponseWriter, r *http.Request) {
-		exchangeOf(r.Context()).unknown = unknownQuery(r, known)
+		exchangeOf(r.Context()).query = checkQuery(r.URL.RawQuery, known)
 		next(humago.NewContext(op, r, w))
 	}))
 }
 
-// unknownQuery finds parameters that the operation does not have: misspelled, most of all. huma could refuse them, but
-// would not look at the rest then; here they are told beside whatever huma finds.
-func unknownQuery(r *http.Request, known map[string]bool) []Violation {
-	if r.URL.RawQuery == "" {
+func queryNames(params []*huma.Param) map[string]bool {
+	names := map[string]bool{}
+	for _, p := range params {
+		names[p.Name] = p.In == "query"
+	}
+	return names
+}
+
+// checkQuery finds parameters that the operation does not have: misspelled, most of all. huma could refuse them, but
+// would not look at the rest then; here they are told beside whatever huma finds. So are parts that cannot be read, which
+// net/http leaves out, as if they had not been sent.
+func checkQuery(query string, known map[string]bool) []Violation {
+	if query == "" {
 		return nil
 	}
-	var unknown []Violation
-	for name := range r.URL.Query() {
-		if !known[name] {
-			unknown = append(unknown, Violation{Location: "query." + printable(name), Message: "unknown query parameter"})
+	var wrong []Violation
+	for part := range strings.SplitSeq(query, "&") {
+		given, err := url.ParseQuery(part)
+		if err != nil {
+			name, value, _ := strings.Cut(part, "=")
+			at := "query." + printable(name)
+			wrong = append(wrong, Violation{at, "cannot be read: write & between parameters, a % as %25 and a ; as %3B", echo(at, value)})
+		}
+		for name := range given {
+			if !known[name] {
+				wrong = append(wrong, Violation{Location: "query." + printable(name), Message: "unknown query parameter"})
+			}
 		}
 	}
-	slices.SortFunc(unknown, func(a, b Violation) int { return strings.Compare(a.Location, b.Location) })
-	return unknown
+	slices.SortFunc(wrong, func(a, b Violation) int { return strings.Compare(a.Location, b.Location) })
+	return slices.CompactFunc(wrong, func(a, b Violation) bool { return a.Location == b.Location })
 }
 
 // ServeHTTP is huma.Adapter's other half; nothing calls it.
@@ -73,10 +88,10 @@ const accessKey = "access"
 
 // typed registers an operation whose input is parsed and checked, and whose output is written, by huma.
 func typed[I, O any](rt *router, o operation, handle func(ctx context.Context, in *I) (*O, error)) {
-	o.problems = append(slices.Clip(o.problems), CodeInvalid) // for an unknown query parameter
+	o.problems = append(slices.Clip(o.problems), CodeInvalid) // for the query
 	op := rt.document(o)
 	huma.Register(rt.api, op, func(ctx context.Context, in *I) (*O, error) {
-		if unknown := exchangeOf(ctx).unknown; len(unknown) > 0 {
+		if len(exchangeOf(ctx).query) > 0 {
 			return nil, newProblem(CodeInvalid, "") // they are added where all problems pass
 		}
 		out, err := handle(ctx, in)
@@ -92,7 +107,8 @@ func typed[I, O any](rt *router, o operation, handle func(ctx context.Context, i
 }
 
 // raw registers an operation that answers by itself, for where huma's reflection costs too much or the body is not
-// JSON. It is documented like every other: answer says what success looks like, and params are read by the handler.
+// JSON. It is documented like every other: answer says what success looks like, and params are read by the handler. What
+// does something refuses a query that it does not know, as typed operations do; a probe may be asked with anything.
 func raw(rt *router, o operation, params []*huma.Param, content map[string]*huma.MediaType, handle http.HandlerFunc) {
 	op := rt.document(o)
 	op.Parameters = params
@@ -100,7 +116,18 @@ func raw(rt *router, o operation, params []*huma.Param, content map[string]*huma
 	ok.Content = content
 	rt.api.OpenAPI().AddOperation(&op)
 	a := op.Metadata[accessKey].(access)
-	rt.h.mux.HandleFunc(op.Method+" "+op.Path, rt.h.guard(op.Path, a, handle))
+	known := queryNames(params)
+	rt.h.mux.HandleFunc(op.Method+" "+op.Path, rt.h.guard(op.Path, a, func(w http.ResponseWriter, r *http.Request) {
+		if a.runs && r.Method != http.MethodHead { // which is refused whatever is asked
+			if wrong := checkQuery(r.URL.RawQuery, known); len(wrong) > 0 {
+				p := newProblem(CodeInvalid, "")
+				p.violated(wrong)
+				p.write(w, exchangeOf(r.Context()))
+				return
+			}
+		}
+		handle(w, r)
+	}))
 }
 
 // document turns the row into huma's form.

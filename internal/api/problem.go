@@ -92,6 +92,14 @@ func newProblem(code Code, detail string) *Problem {
 	return &Problem{Type: problemPath + string(k.code), Title: k.title, Status: k.status, Detail: detail}
 }
 
+// violated adds broken rules, and says how many there are where nothing else is said.
+func (p *Problem) violated(more []Violation) {
+	p.Errors = append(p.Errors, more...)
+	if n := len(p.Errors); p.Detail == "" && n > 0 {
+		p.Detail = fmt.Sprintf("%d of the request's parts cannot be taken as they are.", n)
+	}
+}
+
 // Code is the code in the problem's type.
 func (p *Problem) Code() Code { return Code(strings.TrimPrefix(p.Type, problemPath)) }
 

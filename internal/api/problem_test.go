@@ -121,7 +121,9 @@ func TestPanics(t *testing.T) {
 
 // TestViolationsComeAllAtOnce, each with its place, and values only where they cannot be secret (invariant 8).
 func TestViolationsComeAllAtOnce(t *testing.T) {
-	h := newHandler(t, &fake{}, Options{})
+	svc := &fake{}
+	h := newHandler(t, svc, Options{})
+	const unreadable = "cannot be read: write & between parameters, a % as %25 and a ; as %3B"
 	tests := []struct {
 		name, method, target, body string
 		code                       Code
@@ -136,6 +138,18 @@ func TestViolationsComeAllAtOnce(t *testing.T) {
 		{"query values", "GET", "/v1/topics/orders/records?from=x&limit=5000", "", CodeInvalid, []Violation{
 			{"query.from", "invalid integer", "x"}, {"query.limit", "expected number <= 1000", "5000"},
 		}},
+		{"a query that cannot be read", "GET", "/v1/runs?pipeline=tick;limit=1&limit=5000&%zz=1&colour", "", CodeInvalid, []Violation{
+			{"query.limit", "expected number <= 1000", "5000"}, {"query.%zz", unreadable, "1"},
+			{"query.colour", "unknown query parameter", nil}, {"query.pipeline", unreadable, "tick;limit=1"},
+		}},
+		{"a wait that cannot be read", "POST", "/v1/pipelines/orders/runs?wait=5s%", "", CodeInvalid, []Violation{{"query.wait", unreadable, "5s%"}}},
+		{"nothing but a percent sign", "GET", "/v1/topics/orders/records?%", "", CodeInvalid, []Violation{{"query.%", unreadable, nil}}},
+		{"query of a push", "POST", "/v1/pipelines/orders/records?x=1&wait=%", "[1]", CodeInvalid, []Violation{
+			{"query.wait", unreadable, "%"}, {"query.x", "unknown query parameter", nil},
+		}},
+		{"query of process", "GET", "/process?pipeline=orders", "", CodeInvalid, []Violation{{"query.pipeline", "unknown query parameter", nil}}},
+		{"query of process by post", "POST", "/process?pipeline=orders", "", CodeInvalid, []Violation{{"query.pipeline", "unknown query parameter", nil}}},
+		{"query of another process", "POST", "/v1/pipelines/orders/process?wait=5s", "", CodeInvalid, []Violation{{"query.wait", "unknown query parameter", nil}}},
 		{"wait and more", "GET", "/v1/runs/" + strings.Repeat("r", 200) + "?wait=forever", "", CodeInvalid, []Violation{
 			{"path.id", "expected length <= 128", strings.Repeat("r", 100) + "…"}, {"query.wait", "expected a duration such as 30s", "forever"},
 		}},
@@ -153,11 +167,17 @@ func TestViolationsComeAllAtOnce(t *testing.T) {
 			if p.Code() != tt.code {
 				t.Errorf("code = %s", p.Code())
 			}
+			if tt.code == CodeInvalid && p.Detail != fmt.Sprintf("%d of the request's parts cannot be taken as they are.", len(tt.want)) {
+				t.Errorf("detail = %s", p.Detail)
+			}
 			if d := cmp.Diff(tt.want, p.Errors); d != "" {
 				t.Errorf("errors (-want +got):\n%s", d)
 			}
 			if strings.Contains(w.Body.String(), "hunter2") {
 				t.Error("the body is shown back")
+			}
+			if calls := svc.took(); len(calls) > 0 {
+				t.Errorf("something was done: %v", calls)
 			}
 		})
 	}
@@ -189,6 +209,7 @@ func TestNoRoute(t *testing.T) {
 		{"GET", "/docs/swagger-ui-5.35.0/..%2f..%2fdocs.go", 404, CodeNoRoute, ""},
 		{"PUT", "/process", 405, CodeMethod, "GET, HEAD, POST"},
 		{"HEAD", "/process", 405, CodeMethod, "GET, POST"},
+		{"HEAD", "/process?x=1", 405, CodeMethod, "GET, POST"},
 		{"POST", "/v1/pipelines", 405, CodeMethod, "GET, HEAD"},
 		{"BREW", "/livez", 405, CodeMethod, "GET, HEAD"},
 	}
@@ -198,7 +219,7 @@ func TestNoRoute(t *testing.T) {
 			t.Errorf("%s %s = %d %s, Allow %q", tt.method, tt.target, w.Code, p.Code(), w.Header().Get("Allow"))
 		}
 	}
-	want := []string{"GET  404", "GET  404", "GET /docs/* 404", "GET /docs/* 404", "PUT  405", "HEAD /process 405", "POST  405", "OTHER  405"}
+	want := []string{"GET  404", "GET  404", "GET /docs/* 404", "GET /docs/* 404", "PUT  405", "HEAD /process 405", "HEAD /process 405", "POST  405", "OTHER  405"}
 	if d := cmp.Diff(want, routes); d != "" {
 		t.Errorf("observed (-want +got):\n%s", d)
 	}

@@ -31,7 +31,7 @@ func (h *Handler) registerProcess(rt *router) {
 	}
 	about := "Fetches once from the pipeline's source, transforms what came, and answers when the result is durable in the queue. " +
 		"There is no cursor: any number of these may run at once."
-	problems := []Code{CodeUpstream, CodeRateLimited, CodeTimeout, CodeQueue, CodeQueueFull, CodeStopping, CodeDead, CodeNotFound, CodeInvalid} // invalid: a pipeline that takes only what is pushed
+	problems := []Code{CodeUpstream, CodeRateLimited, CodeTimeout, CodeQueue, CodeQueueFull, CodeStopping, CodeDead, CodeNotFound, CodeInvalid} // invalid: a pipeline that takes only what is pushed, or the query
 	says := "The record is durable in the queue."
 
 	raw(rt, operation{
