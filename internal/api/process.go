@@ -65,7 +65,7 @@ func (h *Handler) registerProcess(rt *router) {
 		Required:    true,
 		Description: "The records.",
 		Content: map[string]*huma.MediaType{
-			"application/json":     {Schema: &huma.Schema{Description: "One record, or an array of them."}, Example: []any{map[string]any{"id": 7, "total": 12.5}}},
+			"application/json":     {Schema: &huma.Schema{Description: "One record, which may be any JSON value but an array, or an array of them."}, Example: []any{map[string]any{"id": 7, "total": 12.5}}},
 			"application/x-ndjson": {Schema: &huma.Schema{Type: huma.TypeString, Description: "One record a line."}, Example: "{\"id\":7}\n{\"id\":8}\n"},
 		},
 	}, map[string]*huma.MediaType{"application/json": {

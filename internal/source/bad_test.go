@@ -106,7 +106,7 @@ func TestBadAnswers(t *testing.T) {
 		{"not utf-8", config.Source{}, reply(jsonType, "[\"\xff\"]"), "content: the body is not valid JSON: invalid UTF-8 in a string at byte 2"},
 		{"ends early", config.Source{}, reply(jsonType, `[{"a":1},{"a":`), "content: the body ends in the middle of its JSON, after 14 bytes"},
 		{"ends early beside the records", data, reply(jsonType, `{"data":[1],"x":`), "content: the body ends in the middle of its JSON, after 16 bytes"},
-		{"followed", config.Source{}, reply(jsonType, `[1] [2]`), "content: something follows the page's JSON at byte 4: [2]"},
+		{"followed", config.Source{}, reply(jsonType, `[1] [2]`), "content: something follows the body's JSON at byte 4: [2]"},
 		{"packed strangely", config.Source{}, packed("br", []byte("x")), "content: the body is packed as \"br\", which was not asked for; only gzip and deflate are understood"},
 		{"not gzip", config.Source{}, packed("gzip", []byte("[1,2,3,4,5,6,7,8,9]")), "content: the body cannot be unpacked: gzip: invalid header"},
 		{"cut gzip", config.Source{}, packed("gzip", gzipped(strings.Repeat("[1]", 100))[:20]), "content: the packed body ends before its content does, after 20 bytes"},

@@ -227,7 +227,7 @@ func (p *splitter) page(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if kind == jsonscan.Null {
+	if kind == jsonscan.Null && !p.pushed {
 		if _, err := p.value(8, 0); err != nil {
 			return err
 		}
@@ -257,8 +257,10 @@ func (p *splitter) page(ctx context.Context) error {
 		p.envelope = p.buf[p.pos:end:end]
 	}
 	switch {
-	case p.pushed:
-		err = p.walk(nil, false)
+	case p.pushed && kind == jsonscan.Array:
+		err = p.elements()
+	case p.pushed: // null too: whoever pushes it means it, and in an array it is one as well
+		err = p.element()
 	case r.program != nil:
 		err = p.run(ctx)
 	case r.auto && kind == jsonscan.Object:
@@ -303,7 +305,7 @@ func (p *splitter) end() error {
 		return err
 	}
 	if p.pos < len(p.buf) {
-		return failf(KindContent, "something follows the page's JSON at byte %d: %s", p.base+int64(p.pos), p.s.secrets.begin(p.buf[p.pos:], 40, !p.eof))
+		return failf(KindContent, "something follows the body's JSON at byte %d: %s", p.base+int64(p.pos), p.s.secrets.begin(p.buf[p.pos:], 40, !p.eof))
 	}
 	return nil
 }

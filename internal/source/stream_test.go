@@ -495,14 +495,21 @@ func splitPushedBodies(t *testing.T, cfg config.Source) {
 		{jsonType, ` {"id":1,"data":[2]} `, `{"id":1,"data":[2]}`, ""},
 		{jsonType, `[{"id":1},{"id":2}]`, `{"id":1} {"id":2}`, ""},
 		{jsonType, `[]`, ``, ""},
+		{jsonType, ` null `, `null`, ""}, // a value as any other, which here lacks the key
+		{jsonType, `[null]`, `null`, ""},
+		{"application/x-ndjson", "null\n", `null`, ""},
+		{jsonType, `7`, `7`, ""},
 		{"application/x-ndjson", "{\"id\":1}\n{\"id\":2}\n", `{"id":1} {"id":2}`, ""},
 		{"", `{"id":1}`, `{"id":1}`, ""},
 		{"text/html", `<p>`, ``, "content: the body is text/html, not JSON; it begins with: <p>"},
 		{jsonType, ``, ``, "content: the body is empty"},
 		{jsonType, `{"id":1`, ``, "content: the body ends in the middle of its JSON, after 7 bytes"},
-		{jsonType, `{"id":1}{}`, ``, "content: something follows the page's JSON at byte 8: {}"},
+		{jsonType, `{"id":1}{}`, ``, "content: something follows the body's JSON at byte 8: {}"},
 	} {
 		part, err := s.Split(c.contentType, []byte(c.body))
+		if c.want == "null" && len(part.Bad) != 1 {
+			t.Errorf("%s: nobody says that it has no key", c.body)
+		}
 		var p pull
 		if p.take(t, record.Part{Records: part.Records, Bad: part.Bad, After: func(int) record.Cursor { return nil }}); strings.Join(p.data, " ") != c.want {
 			t.Errorf("%s: got %v", c.body, p.data)
