@@ -239,8 +239,8 @@ func TestBadRecords(t *testing.T) {
 		bad  string
 	}{
 		{"no key", config.Source{Key: ".id"}, `[{"id":1},{"x":1},{"id":2}]`, []string{`{"x":1}`}, "the record has nothing at key .id"},
-		{"null key", config.Source{Key: ".id"}, `[{"id":1},{"id":null},{"id":2}]`, []string{`{"id":null}`}, "key .id is of type null; it must be a string or a number"},
-		{"object as key", config.Source{Key: ".id"}, `[{"id":1},{"id":{}},{"id":2}]`, []string{`{"id":{}}`}, "key .id is of type object; it must be a string or a number"},
+		{"null key", config.Source{Key: ".id"}, `[{"id":1},{"id":null},{"id":2}]`, []string{`{"id":null}`}, "key .id is of type null; it must be a string, a number or a boolean"},
+		{"object as key", config.Source{Key: ".id"}, `[{"id":1},{"id":{}},{"id":2}]`, []string{`{"id":{}}`}, "key .id is of type object; it must be a string, a number or a boolean"},
 		{"empty key", config.Source{Key: ".id"}, `[{"id":1},{"id":""},{"id":2}]`, []string{`{"id":""}`}, "key .id is empty"},
 		{"long key", config.Source{Key: ".id"}, `[{"id":1},{"id":"` + strings.Repeat("k", 2000) + `"},{"id":2}]`, []string{`{"id":"` + strings.Repeat("k", 2000) + `"}`}, "key .id has 2000 bytes; at most 1024 are allowed"},
 		{"no object", config.Source{Key: ".id"}, `[{"id":1},7,{"id":2}]`, []string{`7`}, "key .id: step 1 of the path needs an object but meets a value of type number"},

@@ -149,7 +149,7 @@ func (s *Source) keyOf(ctx context.Context, in *elem) (string, error) {
 	switch kind := jsonscan.KindOf(raw[0]); kind {
 	case jsonscan.String, jsonscan.Number, jsonscan.Bool:
 	default:
-		return "", fmt.Errorf("key %s is of type %s; it must be a string or a number", s.key.src, kind)
+		return "", fmt.Errorf("key %s is of type %s; it must be a string, a number or a boolean", s.key.src, kind)
 	}
 	key := textOf(raw)
 	switch {
