@@ -101,7 +101,7 @@ func (q *Queue) empty() {
 		switch {
 		case err == nil:
 			q.settle(topic, n)
-		case !errors.Is(err, errBuried):
+		case !errors.Is(err, errBuried) && !errors.Is(err, errHalved):
 			q.postpone(topic, err)
 		}
 	}
@@ -167,6 +167,9 @@ func (q *Queue) commit(topic string) (n int, err error) {
 		return 0, errBuried
 	case err != nil:
 		delete(q.writers, topic)
+		if errors.Is(err, queue.ErrFull) && q.halve(topic, batch.Len()) {
+			err = errHalved
+		}
 		return 0, errors.Join(err, w.Close(ctx))
 	}
 	return n, nil
@@ -179,12 +182,12 @@ func (q *Queue) next(topic string, done uint64) (b queue.Batch, n int, last uint
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	size := 0
-	pending := q.lanes[topic].pending
-	for i := range pending {
-		it := &pending[i]
+	l := q.lanes[topic]
+	for i := range l.pending {
+		it := &l.pending[i]
 		if it.position > done {
 			s := it.record.Size()
-			if b.Len() > 0 && (limits.CommitRecords > 0 && b.Len() == limits.CommitRecords ||
+			if b.Len() > 0 && (b.Len() == l.most || limits.CommitRecords > 0 && b.Len() == limits.CommitRecords ||
 				limits.CommitBytes > 0 && size+s > limits.CommitBytes || size+s > segmentBytes/2) {
 				break
 			}
@@ -198,6 +201,18 @@ func (q *Queue) next(topic string, done uint64) (b queue.Batch, n int, last uint
 		n, last = i+1, it.position
 	}
 	return b, n, last
+}
+
+// errHalved: the topic had no room for a commit, and the next one is smaller.
+var errHalved = errors.New("the topic has no room for so many records")
+
+// halve makes the next commit of a topic half as large as one of n records for which it had no room: what fits arrives, and
+// does not wait until everything would. It tells whether that is smaller.
+func (q *Queue) halve(topic string, n int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lanes[topic].most = max(n/2, 1)
+	return n > 1
 }
 
 // errBuried: records were refused for good, and are dead letters now; the commit can be tried again.
@@ -240,6 +255,9 @@ func (q *Queue) settle(topic string, n int) {
 	defer q.mu.Unlock()
 	l := q.lanes[topic]
 	l.blocked, l.tries, l.again = nil, 0, time.Time{}
+	if l.most *= 2; n < l.most/2 {
+		l.most = 0 // it did not bound this commit
+	}
 	size := 0
 	for i := range n {
 		size += l.pending[i].size

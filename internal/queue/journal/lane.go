@@ -20,6 +20,7 @@ type lane struct {
 	blocked error     // why the topic does not take what is pending; nil when it does
 	tries   int       // that have failed in a row
 	again   time.Time // when the next try is due; zero when none has failed
+	most    int       // records in one commit, while the topic is too full for what would go into one; 0 when it is not
 }
 
 // behind tells whether something up to a position is not in the topic yet.

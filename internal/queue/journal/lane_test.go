@@ -94,6 +94,73 @@ func TestFullTopicAlone(t *testing.T) {
 	count(t, q, "a", 2)
 }
 
+// TestRoomForAPart: what a full topic has room for arrives, in order, although not all that waits for it fits.
+func TestRoomForAPart(t *testing.T) {
+	var full atomic.Bool
+	var room atomic.Int64 // records that the topic takes beside
+	store := &queuetest.Store{}
+	behind := func() queue.Queue {
+		return queuetest.NewMemory(queuetest.MemoryOptions{Store: store, Hooks: queuetest.Hooks{
+			BeforeCommit: func(_ context.Context, _ string, b queue.Batch, _ record.Cursor) error {
+				if full.Load() && room.Add(-int64(b.Len())) < 0 {
+					room.Add(int64(b.Len()))
+					return queue.ErrFull
+				}
+				return nil
+			},
+		}})
+	}
+	dir := t.TempDir()
+	q := open(t, dir, behind())
+	publish(t, q, "orders", 0, 1) // makes the topic
+	full.Store(true)
+	var batch []record.Record
+	for i := 1; i <= 100; i++ {
+		batch = append(batch, rec(i))
+	}
+	if err := q.Publish(t.Context(), "orders", batch); err != nil {
+		t.Fatal(err)
+	}
+	arrive := func(n int) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			got, err := q.Browse(t.Context(), "orders", 0, 1000)
+			if err != nil && !errors.Is(err, queue.ErrFull) {
+				t.Fatal(err)
+			}
+			if len(got) == n {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%d records have arrived, want %d", len(got), n)
+			}
+		}
+		waitBlocked(t, q)
+		want(t, q, "orders", n)
+	}
+	arrive(1)
+	room.Store(37)
+	arrive(38)
+	room.Store(1)
+	arrive(39)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := q.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, dir, behind())
+	defer closeNow(t, q)
+	room.Store(3)
+	arrive(42)
+	full.Store(false)
+	for deadline := time.Now().Add(20 * time.Second); q.Ping(t.Context()) != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("there is room, and the topic is still blocked")
+		}
+	}
+	want(t, q, "orders", 101)
+}
+
 // TestPingTellsTheCauseFirst: where a topic is blocked because the queue behind is not well, what that says comes first.
 func TestPingTellsTheCauseFirst(t *testing.T) {
 	var down atomic.Bool

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"ferry/internal/config"
+	"ferry/internal/queue"
 	"ferry/internal/queue/queueurl"
 )
 
@@ -188,4 +189,15 @@ func (c Config) at(a queueurl.Address, err error, memory bool) (Config, error) {
 	}
 	c.Servers = strings.Join(a.Hosts, ",")
 	return c, errors.Join(errs...)
+}
+
+// within lowers limits to what an empty topic of max_bytes has room for: what it never could take would be tried for ever.
+// Records have half of it, and what each adds to its size a quarter at most. The rest is for cursors.
+func (c Config) within(l queue.Limits) queue.Limits {
+	if c.MaxBytes > 0 {
+		l.CommitRecords = int(min(int64(l.CommitRecords), max(c.MaxBytes/1024, 1)))
+		l.CommitBytes = int(min(int64(l.CommitBytes), max(c.MaxBytes/2, 1)))
+		l.RecordBytes = min(l.RecordBytes, l.CommitBytes)
+	}
+	return l
 }

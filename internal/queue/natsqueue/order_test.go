@@ -30,9 +30,7 @@ func plainConfig(t *testing.T) Config {
 
 // TestFullTopicKeepsOrder: a nearly full topic refuses a large record and takes the small ones behind it.
 func TestFullTopicKeepsOrder(t *testing.T) {
-	c := plainConfig(t)
-	c.MaxBytes = 64 << 10
-	q := open(t, c)
+	q := open(t, plainConfig(t))
 	name := fmt.Sprintf("nearly-%d", time.Now().UnixNano())
 	records := make([]record.Record, 40)
 	for i := range records {
@@ -43,6 +41,18 @@ func TestFullTopicKeepsOrder(t *testing.T) {
 	w, err := q.OpenWriter(t.Context(), "p", name)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// By hand: the URL's max_bytes would be a limit of records too.
+	resize := func(bytes int64, window time.Duration) {
+		str, err := q.js.Stream(t.Context(), "ferry-"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := str.CachedInfo().Config
+		c.MaxBytes, c.Duplicates = bytes, window
+		if _, err := q.js.UpdateStream(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
 	}
 	commit := func() error { return w.Commit(t.Context(), queue.Batch{Records: records}, record.Cursor("c")) }
 	stored := func() (ids []string) {
@@ -56,6 +66,7 @@ func TestFullTopicKeepsOrder(t *testing.T) {
 		return ids
 	}
 
+	resize(64<<10, q.Info().Window)
 	err = commit()
 	var partly *queue.PartError
 	if !errors.Is(err, queue.ErrFull) || !errors.As(err, &partly) || partly.Done != 10 || !strings.Contains(err.Error(), "28 records behind it") {
@@ -67,15 +78,7 @@ func TestFullTopicKeepsOrder(t *testing.T) {
 	}
 
 	// There is room, and the server has forgotten what it had: so much for the records that were confirmed.
-	str, err := q.js.Stream(t.Context(), "ferry-"+name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roomy := str.CachedInfo().Config
-	roomy.MaxBytes, roomy.Duplicates = 10<<20, 100*time.Millisecond
-	if _, err := q.js.UpdateStream(t.Context(), roomy); err != nil {
-		t.Fatal(err)
-	}
+	resize(10<<20, 100*time.Millisecond)
 	<-time.After(300 * time.Millisecond)
 	if err := commit(); err != nil {
 		t.Fatal(err)

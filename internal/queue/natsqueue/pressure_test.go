@@ -2,13 +2,16 @@ package natsqueue
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"ferry/internal/embedded"
 	"ferry/internal/queue"
+	"ferry/internal/record"
 	"ferry/internal/retry"
 )
 
@@ -58,6 +61,46 @@ func TestFullServer(t *testing.T) {
 	}
 	if err := eventually(t, func() error { return w.Commit(t.Context(), queue.Batch{Records: payload(20, 2000)}, []byte("c")) }); err != nil {
 		t.Errorf("commit after room was made: %v", err)
+	}
+}
+
+// TestSmallTopic: an empty topic has room for the largest commit of the limits, whatever its records are like; what is too
+// large for it is refused for good, and not tried for ever.
+func TestSmallTopic(t *testing.T) {
+	s := serve(t, embedded.Options{})
+	for i, size := range []int64{32 << 10, 200 << 10, 1 << 20, 8 << 20} {
+		c := embeddedConfig(s)
+		c.MaxBytes = size
+		q := open(t, c)
+		l := q.Info().Limits
+		own := payload(1, 10)[0].Size() - 10
+		most := min(l.RecordBytes, l.CommitBytes) - own - 100 // headers are quoted
+		for what, b := range map[string][]record.Record{
+			"small": payload(min(l.CommitRecords, l.CommitBytes/(own+10)), 10),
+			"large": payload(1, most),
+		} {
+			topic := fmt.Sprintf("%s-%d", what, i)
+			w, err := q.OpenWriter(t.Context(), "p", topic)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Commit(t.Context(), queue.Batch{Records: b}, []byte("c")); err != nil {
+				t.Errorf("the largest commit of %s records in an empty topic of %d bytes, %d of %d: %v", what, size, len(b), b[0].Size(), err)
+			}
+		}
+		w, err := q.OpenWriter(t.Context(), "p", fmt.Sprint("over-", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var large *queue.TooLargeError
+		if err := w.Commit(t.Context(), queue.Batch{Records: payload(1, int(size))}, []byte("c")); !errors.As(err, &large) {
+			t.Errorf("a record of %d bytes in a topic of that size: %v, want a TooLargeError", size, err)
+		}
+	}
+	c := embeddedConfig(s)
+	c.MaxBytes = 1
+	if l := open(t, c).Info().Limits; l.RecordBytes < 1 || l.CommitBytes < 1 || l.CommitRecords < 1 {
+		t.Errorf("limits %+v, where 0 means none", l)
 	}
 }
 

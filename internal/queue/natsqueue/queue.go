@@ -188,6 +188,7 @@ func (q *Queue) discover(ctx context.Context) error {
 		q.info.Tier, q.info.Window = queue.Deduplicated, 2*time.Minute
 		q.info.Note = "the NATS server is older than 2.12 and has no atomic batches: records and cursor are written one after the other, and a record that comes twice within the topic's duplicate window is dropped"
 	}
+	q.info.Limits = q.cfg.within(q.info.Limits)
 	return nil
 }
 
