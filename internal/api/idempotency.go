@@ -225,10 +225,12 @@ func idempotencyKey(values []string) (string, *Problem) {
 	}
 	key := strings.TrimSpace(values[0])
 	if unquoted, ok := strings.CutPrefix(key, `"`); ok {
-		key = strings.TrimSuffix(unquoted, `"`)
+		if key, ok = strings.CutSuffix(unquoted, `"`); !ok {
+			return bad("begins with a quote and does not end with one")
+		}
 	}
 	if key == "" || len(key) > most {
-		return bad("must have 1 to " + strconv.Itoa(most) + " characters")
+		return bad("must have 1 to " + strconv.Itoa(most) + " characters, quotes around them not counted")
 	}
 	for i := range len(key) {
 		if key[i] < 0x20 || key[i] > 0x7e {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -67,6 +68,36 @@ func TestIdempotencyKey(t *testing.T) {
 		} else {
 			ids[id] = true
 		}
+	}
+}
+
+// TestKeysAreDocumented: the document and the service take the same keys.
+func TestKeysAreDocumented(t *testing.T) {
+	k := func(n int) string { return strings.Repeat("k", n) }
+	samples := map[string]bool{
+		"a": true, k(255): true, `"` + k(255) + `"`: true, `"a"`: true, `a"b`: true, "a b": true,
+		k(256): false, k(257): false, `"` + k(256) + `"`: false, `""`: false, `"`: false, `"a`: false, `"` + k(255): false, "ü": false, "a\tb": false,
+	}
+	takers := 0
+	for _, op := range documented(t) {
+		for _, p := range asList(op.value["parameters"]) {
+			if asMap(p)["name"] != "Idempotency-Key" {
+				continue
+			}
+			takers++
+			schema := asMap(asMap(p)["schema"])
+			pattern, _ := schema["pattern"].(string)
+			most, _ := schema["maxLength"].(float64)
+			for key, want := range samples {
+				documented := len(key) <= int(most) && regexp.MustCompile(pattern).MatchString(key)
+				if _, p := idempotencyKey([]string{key}); documented != want || (p == nil) != want {
+					t.Errorf("%s %s: key %.20q (%d): documented %t, taken %t, want %t", op.method, op.path, key, len(key), documented, p == nil, want)
+				}
+			}
+		}
+	}
+	if takers < 10 {
+		t.Errorf("%d operations take a key", takers)
 	}
 }
 

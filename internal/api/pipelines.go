@@ -14,7 +14,7 @@ type PipelinePath struct {
 
 // Repeatable is part of the input of every POST: the guard reads the header, huma documents it.
 type Repeatable struct {
-	Key string `header:"Idempotency-Key" doc:"Makes a repetition safe: see the introduction." minLength:"1" maxLength:"257" example:"order-4711-try"`
+	Key string `header:"Idempotency-Key" doc:"Makes a repetition safe: see the introduction. 1 to 255 printable ASCII characters, in double quotes or without." minLength:"1" maxLength:"257" pattern:"^(\"[ -~]{1,255}\"|[!#-~][ -~]{0,254})$" example:"order-4711-try"`
 }
 
 func (h *Handler) registerPipelines(rt *router) {

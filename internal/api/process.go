@@ -87,11 +87,13 @@ func nameParam() *huma.Param {
 	}
 }
 
+// idempotencyParam is Repeatable for operations that huma does not see.
 func idempotencyParam() *huma.Param {
 	least, most := 1, 257
 	return &huma.Param{
-		Name: "Idempotency-Key", In: "header", Description: "Makes a repetition safe: see the introduction.", Example: "order-4711-try",
-		Schema: &huma.Schema{Type: huma.TypeString, MinLength: &least, MaxLength: &most},
+		Name: "Idempotency-Key", In: "header", Example: "order-4711-try",
+		Description: "Makes a repetition safe: see the introduction. 1 to 255 printable ASCII characters, in double quotes or without.",
+		Schema:      &huma.Schema{Type: huma.TypeString, MinLength: &least, MaxLength: &most, Pattern: `^("[ -~]{1,255}"|[!#-~][ -~]{0,254})$`},
 	}
 }
 
