@@ -30,9 +30,10 @@ const description = `ferry carries records from HTTP APIs to a message queue, ea
 // register builds the API: every operation, its documentation, and the pages around it.
 func (h *Handler) register() {
 	rt := &router{h: h}
+	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: decode}
 	config := huma.Config{
 		OpenAPI: h.skeleton(),
-		Formats: map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		Formats: map[string]huma.Format{"application/json": format, "json": format},
 
 		DefaultFormat: "application/json",
 		Transformers: []huma.Transformer{func(ctx huma.Context, _ string, v any) (any, error) {

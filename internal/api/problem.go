@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -187,9 +188,30 @@ func fromHuma(e *huma.ErrorModel) *Problem {
 		return p // what huma says of a defect is for the log
 	}
 	for _, d := range e.Errors {
+		if at, what, ok := strings.Cut(d.Message, unfit); ok && d.Location == "body" {
+			d.Location, d.Message = "body."+at, "expected "+what
+		}
 		p.Errors = append(p.Errors, Violation{Location: d.Location, Message: d.Message, Value: echo(d.Location, d.Value)})
 	}
 	return p
+}
+
+// unfit stands between the place of a value that cannot be decoded and what is expected there: huma passes an error's words
+// on, and no place.
+const unfit = " does not fit: expected "
+
+// decode is json.Unmarshal that speaks of the API instead of Go. By then huma has looked at the types; what is left are
+// numbers that JSON Schema calls integers and Go does not take as such: 1.0, 1e3, and those of more than 64 bits.
+func decode(data []byte, v any) error {
+	err := json.Unmarshal(data, v)
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		what := "another type"
+		if e.Type.Kind() == reflect.Int || e.Type.Kind() == reflect.Int64 {
+			what = "integer of up to 64 bits, in digits alone"
+		}
+		return errors.New(e.Field + unfit + what)
+	}
+	return err
 }
 
 // echo is the value to show for a violation: only what stood in the address, and not without end (invariant 8).

@@ -124,6 +124,7 @@ func TestViolationsComeAllAtOnce(t *testing.T) {
 	svc := &fake{}
 	h := newHandler(t, svc, Options{})
 	const unreadable = "cannot be read: write & between parameters, a % as %25 and a ; as %3B"
+	const digits = "expected integer of up to 64 bits, in digits alone"
 	tests := []struct {
 		name, method, target, body string
 		code                       Code
@@ -155,6 +156,12 @@ func TestViolationsComeAllAtOnce(t *testing.T) {
 		}},
 		{"body", "POST", "/v1/pipelines/orders/preview", `{"limit":0,"password":"hunter2","transform":7}`, CodeInvalid, []Violation{
 			{"body.limit", "expected number >= 1", nil}, {"body.transform", "expected array", nil}, {"body.password", "unexpected property", nil},
+		}},
+		{"numbers that JSON counts as whole", "POST", "/v1/pipelines/orders/dead/discard", `{"positions":[7,33.0]}`, CodeInvalid, []Violation{{"body.positions", digits, nil}}},
+		{"numbers that are too large", "POST", "/v1/pipelines/orders/dead/replay", `{"positions":[99999999999999999999]}`, CodeInvalid, []Violation{{"body.positions", digits, nil}}},
+		{"one such number", "POST", "/v1/topics/orders/receive", `{"limit":1e1}`, CodeInvalid, []Violation{{"body.limit", digits, nil}}},
+		{"steps", "POST", "/v1/pipelines/orders/preview", `{"limit":1.0,"transform":["map",{"map":7,"schema":"a.json"},{"where":".x"}]}`, CodeInvalid, []Violation{
+			{"body.transform[0]", "expected object", nil}, {"body.transform[1].map", "expected string", nil}, {"body.transform[1].schema", "unexpected property", nil},
 		}},
 		{"not JSON", "PUT", "/v1/pipelines/orders/cursor", `{"cursor":"hunter2"`, CodeMalformed, []Violation{
 			{"body", "unexpected end of JSON input", nil},

@@ -80,7 +80,7 @@ type Pushed struct {
 // PreviewRequest asks for a dry run. Nil fields mean what the configuration says.
 type PreviewRequest struct {
 	Cursor    json.RawMessage   `json:"cursor,omitempty" doc:"Read from here instead of the saved cursor; null reads from the beginning."`
-	Transform []json.RawMessage `json:"transform,omitempty" nullable:"false" doc:"Steps to try instead of the configured ones."`
+	Transform []json.RawMessage `json:"transform,omitempty" nullable:"false" doc:"Steps to try instead of the configured ones, each with where or map."`
 	Limit     int               `json:"limit,omitempty" minimum:"1" maximum:"100" doc:"Most records to show (20)."`
 }
 

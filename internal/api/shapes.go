@@ -1,6 +1,11 @@
 package api
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+)
 
 // The bodies of the HTTP API that are more than one value of a Service. Lists are objects with one named list, so that
 // something can be added beside it.
@@ -24,6 +29,18 @@ type RunList struct {
 // InstanceList is the answer of GET /v1/instances.
 type InstanceList struct {
 	Instances []Instance `json:"instances" nullable:"false" doc:"By name."`
+}
+
+// TransformSchema is huma.SchemaTransformer: Service takes steps as they were sent, and they have a shape all the same.
+func (PreviewRequest) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["transform"].Items = r.Schema(reflect.TypeFor[PreviewStep](), true, "")
+	return s
+}
+
+// PreviewStep is a step to try. One of the two has to be there; schema files are the operator's.
+type PreviewStep struct {
+	Where string `json:"where,omitempty" doc:"jq: records for which this is false or null are filtered out." example:".status != \"draft\""`
+	Map   string `json:"map,omitempty" doc:"jq: each result takes the record's place." example:"{id, total: .amount}"`
 }
 
 // SetCursor is the body of PUT /v1/pipelines/{name}/cursor. What GET answered can be sent back as it is.
