@@ -221,6 +221,9 @@ func (h *Handler) dispatch(w http.ResponseWriter, r *http.Request) {
 	var probe headerProbe // the mux's own answer: 405 with Allow, or 404
 	match.ServeHTTP(&probe, r)
 	if allow := probe.Header().Get("Allow"); probe.status == http.StatusMethodNotAllowed {
+		if r.URL.Path == processPath {
+			allow = processAllows // the mux takes HEAD for one where GET is
+		}
 		w.Header().Set("Allow", allow)
 		newProblem(CodeMethod, fmt.Sprintf("%s takes %s.", printable(r.URL.Path), allow)).write(w, x)
 		return

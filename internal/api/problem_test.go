@@ -214,7 +214,8 @@ func TestNoRoute(t *testing.T) {
 		{"GET", "/v1/pipelines/a/b/c", 404, CodeNoRoute, ""},
 		{"GET", "/docs/swagger-ui-5.35.0/none.js", 404, CodeNoRoute, ""},
 		{"GET", "/docs/swagger-ui-5.35.0/..%2f..%2fdocs.go", 404, CodeNoRoute, ""},
-		{"PUT", "/process", 405, CodeMethod, "GET, HEAD, POST"},
+		{"PUT", "/process", 405, CodeMethod, "GET, POST"},
+		{"OPTIONS", "/process", 405, CodeMethod, "GET, POST"},
 		{"HEAD", "/process", 405, CodeMethod, "GET, POST"},
 		{"HEAD", "/process?x=1", 405, CodeMethod, "GET, POST"},
 		{"POST", "/v1/pipelines", 405, CodeMethod, "GET, HEAD"},
@@ -226,7 +227,7 @@ func TestNoRoute(t *testing.T) {
 			t.Errorf("%s %s = %d %s, Allow %q", tt.method, tt.target, w.Code, p.Code(), w.Header().Get("Allow"))
 		}
 	}
-	want := []string{"GET  404", "GET  404", "GET /docs/* 404", "GET /docs/* 404", "PUT  405", "HEAD /process 405", "HEAD /process 405", "POST  405", "OTHER  405"}
+	want := []string{"GET  404", "GET  404", "GET /docs/* 404", "GET /docs/* 404", "PUT  405", "OPTIONS  405", "HEAD /process 405", "HEAD /process 405", "POST  405", "OTHER  405"}
 	if d := cmp.Diff(want, routes); d != "" {
 		t.Errorf("observed (-want +got):\n%s", d)
 	}

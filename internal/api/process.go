@@ -18,8 +18,12 @@ type processed struct {
 	Data    json.RawMessage `json:"data" doc:"The record as it was published; an array of them when the fetch gave several, an empty one when all were filtered out."`
 }
 
-// defaultPipeline is the one that /process runs.
-const defaultPipeline = "process"
+const (
+	processPath   = "/process"
+	processAllows = "GET, POST"
+	// defaultPipeline is the one that /process runs.
+	defaultPipeline = "process"
+)
 
 func (h *Handler) registerProcess(rt *router) {
 	content := func() map[string]*huma.MediaType {
@@ -35,14 +39,14 @@ func (h *Handler) registerProcess(rt *router) {
 	says := "The record is durable in the queue."
 
 	raw(rt, operation{
-		id: "process", method: http.MethodGet, path: "/process", tag: tagProcess, role: roleRun, runs: true,
+		id: "process", method: http.MethodGet, path: processPath, tag: tagProcess, role: roleRun, runs: true,
 		summary: "Fetch, transform, publish", says: says, problems: problems,
 		description: about + "\n\nThis GET runs something, so HEAD is refused, nothing may cache the answer, and a page of another " +
 			"origin may not call it. A proxy has to be kept from repeating it by itself.",
 	}, nil, content(), func(w http.ResponseWriter, r *http.Request) { h.process(w, r, defaultPipeline) })
 
 	raw(rt, operation{
-		id: "process-post", method: http.MethodPost, path: "/process", tag: tagProcess, role: roleRun,
+		id: "process-post", method: http.MethodPost, path: processPath, tag: tagProcess, role: roleRun,
 		summary: "Fetch, transform, publish (POST)", says: says, problems: problems,
 		description: about + "\n\nThe same as GET /process. Honours Idempotency-Key.",
 	}, []*huma.Param{idempotencyParam()}, content(), func(w http.ResponseWriter, r *http.Request) { h.process(w, r, defaultPipeline) })
@@ -106,7 +110,7 @@ const (
 // that the result is durable (invariant 2).
 func (h *Handler) process(w http.ResponseWriter, r *http.Request, pipeline string) {
 	if r.Method == http.MethodHead { // the mux sends HEAD where GET goes, and HEAD must not run anything
-		w.Header().Set("Allow", "GET, POST")
+		w.Header().Set("Allow", processAllows)
 		newProblem(CodeMethod, "HEAD would run the pipeline. Use GET or POST.").write(w, exchangeOf(r.Context()))
 		return
 	}
