@@ -376,21 +376,42 @@ func (g *group) plain(entries []*entry) {
 	for k, e := range entries {
 		acks[k], unsent[k] = g.send(e)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), g.q.cfg.Timeout)
+	defer cancel()
 	for k, e := range entries {
-		var errs []error
-		for _, ack := range acks[k] {
-			var err error
-			select {
-			case <-ack.Ok():
-			case err = <-ack.Err():
-			}
-			errs = append(errs, err)
-		}
+		errs := answers(ctx, acks[k])
 		if unsent[k] != nil {
 			errs = append(errs, unsent[k])
 		}
 		e.done <- g.outcome(e, errs)
 	}
+}
+
+// answers waits until ctx ends for what the server says of each message. It answers in their order: one whose answer is
+// late must not look unanswered beside a later one that is answered, since what is ahead of its turn is stored once more.
+// So when the time is over, the last ones are looked at first.
+func answers(ctx context.Context, acks []jetstream.PubAckFuture) []error {
+	errs := make([]error, len(acks))
+	n := 0
+	for waiting := true; waiting && n < len(acks); {
+		select {
+		case <-acks[n].Ok():
+			n++
+		case errs[n] = <-acks[n].Err():
+			n++
+		case <-ctx.Done():
+			waiting = false
+		}
+	}
+	for i := len(acks) - 1; i >= n; i-- {
+		select {
+		case <-acks[i].Ok():
+		case errs[i] = <-acks[i].Err():
+		default:
+			errs[i] = jetstream.ErrAsyncPublishTimeout
+		}
+	}
+	return errs
 }
 
 // send sends an entry's records until one cannot be sent.

@@ -135,7 +135,8 @@ func (q *Queue) connect(ctx context.Context) error {
 		return fmt.Errorf("%w: connect to NATS: %w", queue.ErrUnavailable, context.Cause(ctx))
 	}
 	var err error
-	jopts := []jetstream.JetStreamOpt{jetstream.WithPublishAsyncTimeout(q.cfg.Timeout), jetstream.WithPublishAsyncMaxPending(64 * maxPending)}
+	// Answers are waited for as long as Timeout, see answers; the library only has to forget those that nobody gives.
+	jopts := []jetstream.JetStreamOpt{jetstream.WithPublishAsyncTimeout(2 * q.cfg.Timeout), jetstream.WithPublishAsyncMaxPending(64 * maxPending)}
 	if q.cfg.Domain != "" {
 		q.js, err = jetstream.NewWithDomain(q.nc, q.cfg.Domain, jopts...)
 	} else {

@@ -243,7 +243,7 @@ func (q *Queue) Receive(ctx context.Context, name string, max int, wait time.Dur
 		if left <= 0 {
 			break
 		}
-		got, err = ch.wait(ctx, c, max, min(left, glance), now)
+		got, err = ch.wait(c, max, min(left, glance), now)
 		if leaderless(err) && retry.Sleep(ctx, settlePause) == nil {
 			err = nil // another member is about to lead, and knows nothing of who waited
 		}
@@ -277,15 +277,12 @@ func (ch *channel) first(ctx context.Context, c jetstream.Consumer, max int) (cl
 // that to a process that was frozen in between.
 const glance = time.Second
 
-// wait waits for the first record alone: a fetch of several would wait for all of them.
-func (ch *channel) wait(ctx context.Context, c jetstream.Consumer, max int, wait time.Duration, clock clock) ([]queue.Delivery, error) {
+// wait waits for the first record alone: a fetch of several would wait for all of them. It goes on to its end when the
+// caller has left, and for a second more for what is on its way: a record that nobody takes then comes to nobody for the
+// time of its redelivery.
+func (ch *channel) wait(c jetstream.Consumer, max int, wait time.Duration, clock clock) ([]queue.Delivery, error) {
 	over := time.Now().Add(wait)
-	ctx, cancel := context.WithDeadline(ctx, over)
-	defer cancel()
-	got, err := take(c.Fetch(1, jetstream.FetchContext(ctx)))
-	if errors.Is(err, jetstream.ErrInvalidOption) {
-		return nil, nil // it was over before it began
-	}
+	got, err := take(c.Fetch(1, jetstream.FetchMaxWait(wait)))
 	delivered := time.Now()
 	if delivered.After(over) {
 		delivered = over
