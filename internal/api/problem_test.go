@@ -140,8 +140,10 @@ func TestViolationsComeAllAtOnce(t *testing.T) {
 			{"query.from", "invalid integer", "x"}, {"query.limit", "expected number <= 1000", "5000"},
 		}},
 		{"a query that cannot be read", "GET", "/v1/runs?pipeline=tick;limit=1&limit=5000&%zz=1&colour", "", CodeInvalid, []Violation{
-			{"query.limit", "expected number <= 1000", "5000"}, {"query.%zz", unreadable, "1"},
-			{"query.colour", "unknown query parameter", nil}, {"query.pipeline", unreadable, "tick;limit=1"},
+			{"query.limit", "expected number <= 1000", "5000"},
+			{"query.%zz", unreadable, "1"},
+			{"query.colour", "unknown query parameter", nil},
+			{"query.pipeline", unreadable, "tick;limit=1"},
 		}},
 		{"a wait that cannot be read", "POST", "/v1/pipelines/orders/runs?wait=5s%", "", CodeInvalid, []Violation{{"query.wait", unreadable, "5s%"}}},
 		{"nothing but a percent sign", "GET", "/v1/topics/orders/records?%", "", CodeInvalid, []Violation{{"query.%", unreadable, nil}}},

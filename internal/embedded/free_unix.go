@@ -17,5 +17,5 @@ func free(dir string) (int64, error) {
 	if s.Blocks == 0 {
 		return 0, errors.ErrUnsupported // a file system that does not count
 	}
-	return int64(s.Bavail) * int64(s.Bsize), nil
+	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // a uint32 on macOS
 }
